@@ -1,0 +1,2 @@
+//! punchbag
+fn main() {}
