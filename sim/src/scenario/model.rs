@@ -1,0 +1,222 @@
+//! A scenario as plain data, every default and preset written out. Nothing here moves.
+
+use indexmap::IndexMap;
+use link::LinkConfig;
+use nat::{FirewallConfig, NatConfig};
+use std::net::IpAddr;
+use std::time::Duration;
+use trace::{FlowKind, Path};
+
+/// Both directions of the cable between a node and what it is attached to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Access {
+    /// Towards the node.
+    pub down: LinkConfig,
+    /// Away from the node.
+    pub up: LinkConfig,
+}
+
+/// What a node hangs off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attachment {
+    /// The internet, in a region.
+    Region(String),
+    /// The inside of a router.
+    Behind(String),
+}
+
+/// A router: home router, carrier NAT, firewall, or all in one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Router {
+    /// Where its uplink goes.
+    pub uplink: Attachment,
+    /// Address on its uplink; chosen when the scenario does not say.
+    pub address: Option<IpAddr>,
+    /// Its inside network, e.g. 192.168.1.0/24: address of the network and prefix length.
+    pub lan: (IpAddr, u8),
+    /// Address translation; `None` = it routes without translating.
+    pub nat: Option<NatConfig>,
+    /// Preset name or "custom", for people.
+    pub nat_name: String,
+    /// Packet filter towards its uplink; `None` = none beyond the NAT.
+    pub firewall: Option<FirewallConfig>,
+    /// Preset name or "custom", for people; empty without a firewall.
+    pub firewall_name: String,
+    /// Its uplink.
+    pub link: Access,
+}
+
+/// A machine with a peer on it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Host {
+    /// Where it is attached.
+    pub attached: Attachment,
+    /// Its address; chosen when the scenario does not say.
+    pub address: Option<IpAddr>,
+    /// Its cable.
+    pub link: Access,
+    /// When its peer starts.
+    pub start: Duration,
+}
+
+/// A relay: a DERP server with a STUN server beside it, on the internet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Relay {
+    /// Region.
+    pub region: String,
+    /// Address; chosen when the scenario does not say.
+    pub address: Option<IpAddr>,
+    /// Its cable.
+    pub link: Access,
+}
+
+/// A STUN server or the coordination server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// Region.
+    pub region: String,
+    /// Address; chosen when the scenario does not say.
+    pub address: Option<IpAddr>,
+    /// Its cable.
+    pub link: Access,
+}
+
+/// A flow of traffic through the tunnel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traffic {
+    /// Kind.
+    pub kind: FlowKind,
+    /// The side that starts.
+    pub from: String,
+    /// The other side.
+    pub to: String,
+    /// When it starts.
+    pub at: Duration,
+    /// When it stops; `None` = at the end of the run. Bulk stops when all bytes have arrived.
+    pub stop: Option<Duration>,
+    /// Ping and voice: time between packets (defaults 1 s and 20 ms).
+    pub interval: Duration,
+    /// Ping and voice: payload bytes of a packet.
+    pub size: u32,
+    /// Bulk: how many bytes go from `from` to `to`.
+    pub bytes: u64,
+}
+
+/// What happens at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// A router loses its state and passes nothing for `off`.
+    RebootRouter {
+        /// Which.
+        router: String,
+        /// For how long it is off.
+        off: Duration,
+    },
+    /// A router forgets all bindings, but goes on.
+    FlushRouter {
+        /// Which.
+        router: String,
+    },
+    /// A relay process stops and starts anew after `off`.
+    RestartRelay {
+        /// Which.
+        relay: String,
+        /// For how long it is off.
+        off: Duration,
+    },
+    /// The coordination server stops and starts anew after `off` (its records are kept).
+    RestartCoordinator {
+        /// For how long it is off.
+        off: Duration,
+    },
+    /// The cable of a node changes. `None` leaves a property as it is.
+    ChangeLink {
+        /// Host, router or server.
+        node: String,
+        /// New properties.
+        link: Access,
+    },
+    /// The cable of a node is cut or mended.
+    SetLink {
+        /// Host, router or server.
+        node: String,
+        /// Whether it carries packets from now on.
+        up: bool,
+    },
+    /// A router's firewall is replaced.
+    SetFirewall {
+        /// Which router.
+        router: String,
+        /// The new rules; `None` = no firewall any more.
+        firewall: Option<FirewallConfig>,
+        /// Preset name or "custom".
+        name: String,
+    },
+}
+
+/// An action, its time, and how the scenario puts it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timed {
+    /// Since the start of the run.
+    pub at: Duration,
+    /// What.
+    pub action: Action,
+    /// In words, for the log.
+    pub words: String,
+}
+
+/// What a scenario expects of one pair of hosts. Every `Some` is checked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Expect {
+    /// The pair. `None` = every pair that has traffic.
+    pub pair: Option<(String, String)>,
+    /// The path both use at the end of the run.
+    pub path: Option<Path>,
+    /// From the pair's first tunnelled packet sent to its first one received.
+    pub first_data_within: Option<Duration>,
+    /// From the pair's first tunnelled packet sent until both send on a path that is not relayed.
+    pub direct_within: Option<Duration>,
+    /// Most packets lost (ping and voice together) over the whole run; 0 = "no loss while switching".
+    pub lost_at_most: Option<u64>,
+    /// After each disturbance of the timeline: from the last packet received before the gap to the next one received.
+    pub recovers_within: Option<Duration>,
+    /// Median round trip of pings at most.
+    pub rtt_at_most: Option<Duration>,
+    /// Goodput of bulk transfers at least, bits per second.
+    pub goodput_at_least_bps: Option<u64>,
+    /// Whether bulk transfers must have delivered all their bytes.
+    pub completes: Option<bool>,
+}
+
+/// Everything a run is made of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    /// Path below the scenario folder, without ".toml": "mission/two-homes".
+    pub name: String,
+    /// One line.
+    pub title: String,
+    /// What it shows.
+    pub why: String,
+    /// BLAKE3 of the file, hexadecimal.
+    pub hash: String,
+    /// Length of the run.
+    pub until: Duration,
+    /// One-way delay between two regions (key sorted), beyond the built-in matrix.
+    pub latency: IndexMap<(String, String), Duration>,
+    /// Routers by name, outer before inner.
+    pub routers: IndexMap<String, Router>,
+    /// Hosts by name (`count` expanded: laptop-1 …).
+    pub hosts: IndexMap<String, Host>,
+    /// Relays by name; never empty.
+    pub relays: IndexMap<String, Relay>,
+    /// STUN servers beyond those beside the relays, by name.
+    pub stuns: IndexMap<String, Server>,
+    /// The coordination server.
+    pub coordinator: Server,
+    /// Flows.
+    pub traffic: Vec<Traffic>,
+    /// Sorted by time.
+    pub timeline: Vec<Timed>,
+    /// Expectations.
+    pub expect: Vec<Expect>,
+}
