@@ -1,1 +1,37 @@
-//! report
+//! From the log of a run to numbers, a story and pages.
+//!
+//! Every function here is a pure fold over [`trace::Record`]s or over what such a fold made: no clock, no file, no
+//! network, no float. The same log gives the same bytes, so a report can be checked in and compared.
+//!
+//! ```
+//! use report::{Fold, PathTimeline};
+//! # let records: [trace::Record; 0] = [];
+//! let mut fold = Fold::default();
+//! let mut timeline = PathTimeline::default();
+//! for record in &records {
+//!     fold.push(record);
+//!     timeline.push(record);
+//! }
+//! let metrics = fold.finish();
+//! # assert!(metrics.pairs.is_empty());
+//! ```
+//!
+//! - [`Metrics`]: per pair of hosts the final path, time to first data and to direct, and per path round trip, loss and
+//!   goodput; silences, and how long it took to recover from each action of the timeline.
+//! - [`Summary`]: the schema of `summary.json`. Whether an expectation held is for the judge to say, not for this crate.
+//! - [`Matrix`]: NAT types against each other.
+//!
+//! Out of scope: judging, running, and printing to a terminal.
+
+mod fold;
+pub mod matrix;
+pub mod metrics;
+pub mod summary;
+pub mod timeline;
+pub mod units;
+
+pub use fold::Fold;
+pub use matrix::{Cell, Matrix};
+pub use metrics::{Metrics, PerPath};
+pub use summary::{Expectation, PairSummary, ScenarioSummary, Summary};
+pub use timeline::PathTimeline;
