@@ -1,1 +1,69 @@
-//! nat
+//! Network address translators as the axes of RFC 4787, and stateful firewalls.
+//!
+//! Both are [`Middlebox`]es: a packet arrives on a [`Side`], and is rewritten and forwarded, or dropped for a
+//! [`DropReason`]. A box knows packets only through the [`Packet`] trait and time only as an argument.
+//!
+//! ```
+//! # use std::{net::SocketAddr, time::Instant};
+//! use nat::{Middlebox, Nat, Packet, Proto, Side, Verdict, presets};
+//! use rand_pcg::{Pcg64Mcg, rand_core::SeedableRng as _};
+//!
+//! struct Datagram { src: SocketAddr, dst: SocketAddr }
+//! impl Packet for Datagram {
+//!     fn proto(&self) -> Proto { Proto::Udp }
+//!     fn src(&self) -> SocketAddr { self.src }
+//!     fn dst(&self) -> SocketAddr { self.dst }
+//!     fn set_src(&mut self, src: SocketAddr) { self.src = src }
+//!     fn set_dst(&mut self, dst: SocketAddr) { self.dst = dst }
+//! }
+//!
+//! # fn run(now: Instant) -> Result<(), Box<dyn std::error::Error>> {
+//! let preset = presets::nat("port-restricted-cone").ok_or("no such preset")?;
+//! let mut nat = Nat::new(preset.config.clone(), vec!["198.51.100.1".parse()?], Pcg64Mcg::seed_from_u64(1));
+//! let mut packet = Datagram { src: "192.168.1.2:4000".parse()?, dst: "203.0.113.9:3478".parse()? };
+//! assert_eq!(nat.packet(Side::Inside, &mut packet, now), Verdict::Forward(Side::Outside));
+//! assert_eq!(packet.src, "198.51.100.1:4000".parse()?);
+//! # Ok(()) }
+//! # #[expect(clippy::disallowed_methods, reason = "an example has to start somewhere")]
+//! # run(Instant::now()).unwrap();
+//! ```
+//!
+//! # What is modelled
+//! - **Bindings** by the mapping behaviour; an inside endpoint may hold many. No two live bindings share an external
+//!   endpoint, unless [`NatConfig::conntrack`] asks for the tables of the Linux kernel, where they share it towards
+//!   different destinations.
+//! - **Conversations** of a binding with each remote endpoint, each with its own time, as devices built on
+//!   connection tracking have it. They are the filter's memory: an address may send while one conversation with it
+//!   lives. A binding lives as long as its longest conversation. Endpoint-independent filtering keeps a single
+//!   conversation for each UDP or ICMP binding.
+//! - **TCP** as opening, established, closing (RFC 6146 §3.5.2.2), from the flags alone.
+//! - **ICMP** echo by identifier; errors go to whoever sent the packet they quote, and change nothing (RFC 4787
+//!   REQ-12, RFC 5508 REQ-4 and 5).
+//!
+//! Expiry is exact: what has run out is gone before the next packet is looked at, at a cost of one heap operation per
+//! conversation and timeout. An existing conversation costs two hash look-ups and no allocation.
+//!
+//! # Limits
+//! - Boxes say nothing themselves: a dropped packet gives a [`Verdict`], and whether an ICMP error or RST answers it
+//!   is the caller's affair (RFC 5382 REQ-4's six seconds of silence included). TTL and checksums are the caller's.
+//! - No application gateways, no fragments, no sequence number checks, no port parity (RFC 4787 REQ-4), no hold-down of
+//!   freed ports (RFC 6888 REQ-8), no port quota per inside host (RFC 6888 REQ-4).
+//! - Several external addresses are pooled "paired" (RFC 4787 REQ-2) by the inside address.
+//! - A firewall filters by address and port; RFC 6092's laxer filters are not there.
+
+mod config;
+mod firewall;
+mod key;
+mod packet;
+mod ports;
+pub mod presets;
+mod session;
+mod translator;
+
+pub use config::{
+    Allow, Filtering, FirewallConfig, Hairpin, Inbound, InputPolicy, Mapping, NatConfig, PortAllocation,
+    PortRange, Timeouts, UnknownWord,
+};
+pub use firewall::Firewall;
+pub use packet::{DropReason, Event, Middlebox, Packet, Proto, Side, TcpFlags, Verdict};
+pub use translator::Nat;

@@ -1,0 +1,250 @@
+//! What a middlebox sees and what it answers: packets, sides, verdicts, events.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// The protocols a NAT translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Proto {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+    /// ICMP or ICMPv6: an echo message, whose identifier stands in for a port, or an error that quotes a packet.
+    Icmp,
+}
+
+impl Proto {
+    /// The word scenario files use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Proto::Udp => "udp",
+            Proto::Tcp => "tcp",
+            Proto::Icmp => "icmp",
+        }
+    }
+}
+
+impl fmt::Display for Proto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The TCP header flags a middlebox looks at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpFlags {
+    /// Synchronise.
+    pub syn: bool,
+    /// Acknowledge.
+    pub ack: bool,
+    /// Finish.
+    pub fin: bool,
+    /// Reset.
+    pub rst: bool,
+}
+
+/// A packet as a middlebox sees it. The caller owns checksums: they follow from the rewritten addresses.
+pub trait Packet {
+    /// The transport protocol.
+    fn proto(&self) -> Proto;
+
+    /// Source address and port. The port of an ICMP echo *request* is its identifier (RFC 5508 §3); of a reply or
+    /// an error it is 0.
+    fn src(&self) -> SocketAddr;
+
+    /// Destination address and port. The port of an ICMP echo *reply* is its identifier; of a request or an error
+    /// it is 0.
+    fn dst(&self) -> SocketAddr;
+
+    /// Rewrites the source.
+    fn set_src(&mut self, src: SocketAddr);
+
+    /// Rewrites the destination.
+    fn set_dst(&mut self, dst: SocketAddr);
+
+    /// The flags of a TCP segment; `None` for every other protocol.
+    fn tcp_flags(&self) -> Option<TcpFlags> {
+        None
+    }
+
+    /// The packet an ICMP error quotes, as it was when the sender of the error saw it; `None` for everything else.
+    fn quoted(&mut self) -> Option<&mut dyn Packet> {
+        None
+    }
+}
+
+/// The two sides of a middlebox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Where the protected or private hosts are.
+    Inside,
+    /// Where the internet is.
+    Outside,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Leaves, rewritten, on this side. `Forward(Inside)` for a packet that came from inside is a hairpin.
+    Forward(Side),
+    /// Goes no further. Its addresses may already have been rewritten (a hairpin that failed on the way back in).
+    Drop(DropReason),
+}
+
+/// Why a middlebox dropped a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DropReason {
+    /// Inbound to an external endpoint that no binding owns.
+    NoBinding,
+    /// Address-dependent filtering.
+    FilteredAddress,
+    /// Address-and-port-dependent filtering.
+    FilteredPort,
+    /// From inside to the NAT's own external address, and the NAT does not hairpin.
+    NoHairpin,
+    /// The table holds as many conversations as it may.
+    TableFull,
+    /// Every external port of the range is taken.
+    NoFreePort,
+    /// No external address of the packet's family.
+    NoExternalAddress,
+    /// Arrived outside, but not for an external address of this NAT.
+    NotOurAddress,
+    /// A TCP segment other than SYN of a connection the box does not know.
+    NotASyn,
+    /// An ICMP error about a packet that no known conversation sent.
+    UnknownQuote,
+    /// The firewall lets no UDP pass.
+    UdpBlocked,
+    /// The firewall's outbound list does not hold this protocol and port.
+    PortNotAllowed,
+    /// Inbound through a stateful firewall, and nobody inside asked for it.
+    Unsolicited,
+}
+
+impl DropReason {
+    /// Every reason.
+    pub const ALL: [DropReason; 13] = [
+        DropReason::NoBinding,
+        DropReason::FilteredAddress,
+        DropReason::FilteredPort,
+        DropReason::NoHairpin,
+        DropReason::TableFull,
+        DropReason::NoFreePort,
+        DropReason::NoExternalAddress,
+        DropReason::NotOurAddress,
+        DropReason::NotASyn,
+        DropReason::UnknownQuote,
+        DropReason::UdpBlocked,
+        DropReason::PortNotAllowed,
+        DropReason::Unsolicited,
+    ];
+
+    /// A short word for logs; it never changes.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            DropReason::NoBinding => "no-binding",
+            DropReason::FilteredAddress => "filtered-address",
+            DropReason::FilteredPort => "filtered-port",
+            DropReason::NoHairpin => "no-hairpin",
+            DropReason::TableFull => "table-full",
+            DropReason::NoFreePort => "no-free-port",
+            DropReason::NoExternalAddress => "no-external-address",
+            DropReason::NotOurAddress => "not-our-address",
+            DropReason::NotASyn => "not-a-syn",
+            DropReason::UnknownQuote => "unknown-quote",
+            DropReason::UdpBlocked => "udp-blocked",
+            DropReason::PortNotAllowed => "port-not-allowed",
+            DropReason::Unsolicited => "unsolicited",
+        }
+    }
+
+    /// One plain sentence for people.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            DropReason::NoBinding => "No machine inside has an open mapping on that external port.",
+            DropReason::FilteredAddress => {
+                "The machine inside has not sent anything to that address from this mapping."
+            }
+            DropReason::FilteredPort => {
+                "The machine inside has not sent anything to exactly that address and port from this mapping."
+            }
+            DropReason::NoHairpin => {
+                "The NAT does not turn packets for its own external address back inside."
+            }
+            DropReason::TableFull => "The table of conversations is full.",
+            DropReason::NoFreePort => "Every external port is taken.",
+            DropReason::NoExternalAddress => "The NAT has no external address of this IP version.",
+            DropReason::NotOurAddress => "The packet came from outside for an address that is not the NAT's.",
+            DropReason::NotASyn => "The TCP segment belongs to no known connection and does not start one.",
+            DropReason::UnknownQuote => "The ICMP error is about a packet that nobody here sent.",
+            DropReason::UdpBlocked => "The firewall lets no UDP through.",
+            DropReason::PortNotAllowed => "The firewall does not allow connections to that port.",
+            DropReason::Unsolicited => "Nobody inside asked for this packet.",
+        }
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A change in a middlebox's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An inside endpoint got an external endpoint (at a firewall both are the same).
+    BindingCreated {
+        /// When.
+        at: Instant,
+        /// Protocol.
+        proto: Proto,
+        /// The endpoint of the host inside.
+        inside: SocketAddr,
+        /// What the world sees.
+        external: SocketAddr,
+        /// Where the packet that created it was going. A binding of an endpoint-independent mapping serves other
+        /// destinations as well.
+        remote: SocketAddr,
+    },
+    /// The last conversation of a binding timed out.
+    BindingExpired {
+        /// When its time was up, which may be before the packet that made the box notice.
+        at: Instant,
+        /// Protocol.
+        proto: Proto,
+        /// As in `BindingCreated`.
+        inside: SocketAddr,
+        /// As in `BindingCreated`.
+        external: SocketAddr,
+        /// As in `BindingCreated`.
+        remote: SocketAddr,
+    },
+    /// [`Middlebox::clear`] emptied the table.
+    Cleared,
+}
+
+/// A box in the path of packets.
+pub trait Middlebox {
+    /// Judges a packet that arrived on `side`, and rewrites it where it passes.
+    fn packet(&mut self, side: Side, packet: &mut dyn Packet, now: Instant) -> Verdict;
+
+    /// Forgets everything, as a reboot or a flush does.
+    fn clear(&mut self);
+
+    /// Whether changes of the table are reported by [`poll_event`](Self::poll_event). Off at first.
+    fn set_events(&mut self, on: bool);
+
+    /// The next change of the table.
+    fn poll_event(&mut self) -> Option<Event>;
+
+    /// When the next conversation may time out, and why that matters. Nothing depends on being called then: a box
+    /// removes what has expired before it looks at a packet. It only makes `BindingExpired` come on time.
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)>;
+
+    /// Removes what has expired.
+    fn handle_timeout(&mut self, now: Instant);
+}

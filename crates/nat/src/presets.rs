@@ -1,0 +1,198 @@
+//! Named configurations, each with the source of its values.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use crate::{
+    Allow, Filtering, FirewallConfig, Hairpin, InputPolicy, Mapping, NatConfig, PortAllocation, PortRange,
+    Proto, Timeouts,
+};
+
+/// A configuration with a name.
+#[derive(Clone, Debug)]
+pub struct Preset<C> {
+    /// What scenario files call it.
+    pub name: &'static str,
+    /// What it stands for, in a sentence.
+    pub about: &'static str,
+    /// Where its values come from.
+    pub source: &'static str,
+    /// The values.
+    pub config: C,
+}
+
+/// The NAT called `name`.
+pub fn nat(name: &str) -> Option<&'static Preset<NatConfig>> {
+    NATS.iter().find(|preset| preset.name == name)
+}
+
+/// The firewall called `name`.
+pub fn firewall(name: &str) -> Option<&'static Preset<FirewallConfig>> {
+    FIREWALLS.iter().find(|preset| preset.name == name)
+}
+
+/// The types of RFC 3489 §5 differ in two axes only; the rest is what RFC 4787 asks for, except that hairpinning is
+/// rare: 24 % of 335 NATs in Ford, Srisuresh and Kegel, USENIX 2005, Table 1.
+const CLASSIC: NatConfig = NatConfig { hairpin: Hairpin::Off, ..NatConfig::RFC };
+
+const SYMMETRIC: NatConfig = NatConfig {
+    mapping: Mapping::AddressAndPortDependent,
+    filtering: Filtering::AddressAndPortDependent,
+    allocation: PortAllocation::Random,
+    ..CLASSIC
+};
+
+const LINUX: NatConfig = NatConfig {
+    filtering: Filtering::AddressAndPortDependent,
+    hairpin: Hairpin::Off,
+    timeouts: Timeouts::LINUX,
+    conntrack: Some(InputPolicy::Drop),
+    ..NatConfig::RFC
+};
+
+const CGN: NatConfig = NatConfig {
+    filtering: Filtering::EndpointIndependent,
+    allocation: PortAllocation::Random,
+    ..NatConfig::RFC
+};
+
+/// The NATs.
+pub const NATS: &[Preset<NatConfig>] = &[
+    Preset {
+        name: "rfc4787",
+        about: "what the RFCs ask of a NAT: endpoint-independent mapping, address-dependent filtering, hairpinning",
+        source: "RFC 4787 REQ-1, 5, 6, 8, 9; RFC 5382 REQ-5; RFC 5508 REQ-2",
+        config: NatConfig::RFC,
+    },
+    Preset {
+        name: "full-cone",
+        about: "one external endpoint for each inside endpoint, open to everybody",
+        source: "RFC 3489 section 5, in the terms of RFC 4787; timers of RFC 4787 REQ-5 and RFC 5382 REQ-5",
+        config: NatConfig { filtering: Filtering::EndpointIndependent, ..CLASSIC },
+    },
+    Preset {
+        name: "restricted-cone",
+        about: "one external endpoint for each inside endpoint, open to the addresses it has sent to",
+        source: "RFC 3489 section 5, in the terms of RFC 4787; timers of RFC 4787 REQ-5 and RFC 5382 REQ-5",
+        config: NatConfig { filtering: Filtering::AddressDependent, ..CLASSIC },
+    },
+    Preset {
+        name: "port-restricted-cone",
+        about: "one external endpoint for each inside endpoint, open to the addresses and ports it has sent to",
+        source: "RFC 3489 section 5, in the terms of RFC 4787; timers of RFC 4787 REQ-5 and RFC 5382 REQ-5",
+        config: NatConfig { filtering: Filtering::AddressAndPortDependent, ..CLASSIC },
+    },
+    Preset {
+        name: "symmetric",
+        about: "a new external endpoint for each destination, with a random port",
+        source: "RFC 3489 section 5, in the terms of RFC 4787; timers of RFC 4787 REQ-5 and RFC 5382 REQ-5",
+        config: SYMMETRIC,
+    },
+    Preset {
+        name: "symmetric-sequential",
+        about: "a new external endpoint for each destination, with the next port",
+        source: "RFC 3489 section 5, in the terms of RFC 4787; RFC 5128 section 3.3 on predictable ports",
+        config: NatConfig { allocation: PortAllocation::Sequential, ..SYMMETRIC },
+    },
+    Preset {
+        name: "linux",
+        about: "netfilter masquerade behind an INPUT chain that drops: keeps ports, shares them between hosts",
+        source: "Linux nf_nat_core.c (get_unique_tuple), nf_conntrack_proto_udp.c; timers from \
+                 Documentation/networking/nf_conntrack-sysctl",
+        config: LINUX,
+    },
+    Preset {
+        name: "linux-naive",
+        about: "the same behind an INPUT chain that accepts: a peer's early packet makes it change the port",
+        source: "Linux nf_nat_core.c (get_unique_tuple), nf_conntrack_core.c; timers from \
+                 Documentation/networking/nf_conntrack-sysctl",
+        config: NatConfig { conntrack: Some(InputPolicy::Accept), ..LINUX },
+    },
+    Preset {
+        name: "linux-random",
+        about: "netfilter masquerade with `random` or `fully-random`: another port for each destination",
+        source: "Linux nf_nat_core.c (NF_NAT_RANGE_PROTO_RANDOM_ALL); timers from \
+                 Documentation/networking/nf_conntrack-sysctl",
+        config: NatConfig {
+            mapping: Mapping::AddressAndPortDependent,
+            allocation: PortAllocation::Random,
+            ..LINUX
+        },
+    },
+    Preset {
+        name: "cgn",
+        about: "a carrier's NAT as the IETF wants it: open to everybody, hairpinning, ports hard to guess",
+        source: "RFC 6888 REQ-1, 2, 7, 15; hairpinning through RFC 4787 REQ-9",
+        config: CGN,
+    },
+    Preset {
+        name: "cgn-no-hairpin",
+        about: "the same, but its customers cannot reach each other through it",
+        source: "RFC 6888 REQ-1, 2, 7, 15, without the hairpinning of RFC 4787 REQ-9",
+        config: NatConfig { hairpin: Hairpin::Off, ..CGN },
+    },
+    Preset {
+        name: "pfsense",
+        about: "pf with its default outbound rule: every source port is rewritten, for each destination anew",
+        source: "pfSense documentation, Outbound NAT, static port; timers of pf \"normal\" in pfvar.h: UDP single 30 s \
+                 and multiple 60 s, TCP opening 30 s, established 86400 s; icmp.first 20 s",
+        config: NatConfig {
+            timeouts: Timeouts {
+                udp_unreplied: Duration::from_secs(30),
+                udp_replied: Duration::from_secs(60),
+                udp_replied_after: Duration::ZERO,
+                tcp_transitory: Duration::from_secs(30),
+                tcp_established: Duration::from_secs(86_400),
+                icmp: Duration::from_secs(20),
+            },
+            tcp_pickup: false,
+            ..SYMMETRIC
+        },
+    },
+    Preset {
+        name: "aws-nat-gateway",
+        about: "Amazon's NAT gateway: symmetric, and everything idle for 350 s is forgotten",
+        source: "AWS VPC user guide, NAT gateways, troubleshooting: idle timeout of 350 seconds; the guide does not \
+                 state mapping and filtering, taken as address and port dependent",
+        config: NatConfig {
+            timeouts: Timeouts::idle(Duration::from_secs(350)),
+            tcp_pickup: false,
+            ..SYMMETRIC
+        },
+    },
+];
+
+/// Plain web browsing.
+const WEB: &[Allow] = &[
+    Allow { proto: Proto::Tcp, ports: PortRange::one(80) },
+    Allow { proto: Proto::Tcp, ports: PortRange::one(443) },
+];
+
+/// The firewalls.
+pub const FIREWALLS: &[Preset<FirewallConfig>] = &[
+    Preset {
+        name: "open",
+        about: "lets everything pass",
+        source: "a host with a public address and no filter",
+        config: FirewallConfig::OPEN,
+    },
+    Preset {
+        name: "stateful",
+        about: "lets only answers in",
+        source: "netfilter's `ct state established,related accept; drop`; timers from \
+                 Documentation/networking/nf_conntrack-sysctl",
+        config: FirewallConfig::STATEFUL,
+    },
+    Preset {
+        name: "udp-blocked",
+        about: "lets only answers in, and no UDP in or out",
+        source: "RFC 9308 section 2: 3 to 5 % of networks block all UDP",
+        config: FirewallConfig { udp_blocked: true, ..FirewallConfig::STATEFUL },
+    },
+    Preset {
+        name: "web-only",
+        about: "lets TCP to ports 80 and 443 out, answers in, and nothing else",
+        source: "the ports of http and https, RFC 9110 section 4.2",
+        config: FirewallConfig { outbound: Some(Cow::Borrowed(WEB)), ..FirewallConfig::STATEFUL },
+    },
+];

@@ -1,0 +1,583 @@
+//! The translator.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use rand::RngExt as _;
+use rand_pcg::Pcg64Mcg;
+use slab::Slab;
+
+use crate::key::{Epoch, Key, Map, bits};
+use crate::ports::PortSet;
+use crate::session::{Direction, Sessions};
+use crate::{
+    DropReason, Event, Filtering, Hairpin, InputPolicy, Mapping, Middlebox, NatConfig, Packet,
+    PortAllocation, PortRange, Proto, Side, TcpFlags, Verdict,
+};
+
+/// No slot.
+const NONE: u32 = u32::MAX;
+
+/// An inside endpoint's external endpoint. It lives as long as one of its conversations.
+#[derive(Debug)]
+struct Binding {
+    proto: Proto,
+    inside: SocketAddr,
+    external: SocketAddr,
+    /// Where the packet that created it went.
+    remote: SocketAddr,
+    /// Its entry in `by_inside`; `None` for one that the router itself holds.
+    inside_key: Option<Key>,
+    external_key: Key,
+    /// Which of the external addresses.
+    address: usize,
+    conversations: u32,
+    /// The conversation used last, so that a single one needs no look-up.
+    last: u32,
+    last_remote: (u128, u16),
+    /// The neighbours among the bindings of the same inside endpoint, by age. Kept for conntrack only.
+    older: u32,
+    newer: u32,
+}
+
+/// What a conversation belongs to.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    binding: u32,
+    remote: (u128, u16),
+}
+
+/// A network address and port translator. See the crate's front page.
+#[derive(Debug)]
+pub struct Nat {
+    config: NatConfig,
+    external: Vec<IpAddr>,
+    rng: Pcg64Mcg,
+    epoch: Epoch,
+    bindings: Slab<Binding>,
+    by_inside: Map<Key, u32>,
+    by_external: Map<Key, u32>,
+    sessions: Sessions<Owner>,
+    /// Conversations by binding and remote endpoint.
+    conversations: Map<(u32, u16, u128), u32>,
+    /// How many conversations a binding has with an address. Kept for address-dependent filtering only.
+    contacted: Map<(u32, u128), u32>,
+    /// The newest binding of an inside endpoint. Kept for conntrack only.
+    newest: Map<Key, u32>,
+    /// The ports taken, by external address and protocol. Not used by conntrack, where a port may serve many.
+    taken: Vec<Option<PortSet>>,
+    next_port: u16,
+    events: Option<VecDeque<Event>>,
+}
+
+impl Nat {
+    /// A NAT with these external addresses. One with none for a packet's IP version drops it.
+    pub fn new(config: NatConfig, external: Vec<IpAddr>, mut rng: Pcg64Mcg) -> Nat {
+        // A device that counts up has been counting before it meets us.
+        let next_port = match config.allocation {
+            PortAllocation::Sequential if config.ports.low <= config.ports.high => {
+                rng.random_range(config.ports.low..=config.ports.high)
+            }
+            _ => config.ports.low,
+        };
+        Nat {
+            epoch: Epoch::default(),
+            bindings: Slab::new(),
+            by_inside: Map::default(),
+            by_external: Map::default(),
+            sessions: Sessions::new(&config.timeouts, config.capacity),
+            conversations: Map::default(),
+            contacted: Map::default(),
+            newest: Map::default(),
+            taken: (0..external.len() * 3).map(|_| None).collect(),
+            next_port,
+            events: None,
+            config,
+            external,
+            rng,
+        }
+    }
+
+    /// What it was made from.
+    pub fn config(&self) -> &NatConfig {
+        &self.config
+    }
+
+    /// Its external addresses.
+    pub fn external(&self) -> &[IpAddr] {
+        &self.external
+    }
+
+    /// How many conversations the table holds, those that expired since the last packet included.
+    pub fn conversations(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// The live bindings: protocol, inside, external and first remote endpoint. In no particular order, but in the
+    /// same one in each run.
+    pub fn bindings(&self) -> impl Iterator<Item = (Proto, SocketAddr, SocketAddr, SocketAddr)> + '_ {
+        let own = self.bindings.iter().filter(|(_, binding)| binding.inside_key.is_some());
+        own.map(|(_, binding)| (binding.proto, binding.inside, binding.external, binding.remote))
+    }
+
+    fn expire(&mut self, now: u64) {
+        while let Some((owner, at)) = self.sessions.pop_expired(now) {
+            self.end_conversation(owner, at);
+        }
+    }
+
+    fn end_conversation(&mut self, owner: Owner, at: u64) {
+        let Owner { binding: slot, remote: (ip, port) } = owner;
+        self.conversations.swap_remove(&(slot, port, ip));
+        if self.config.filtering == Filtering::AddressDependent
+            && let Some(count) = self.contacted.get_mut(&(slot, ip))
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.contacted.swap_remove(&(slot, ip));
+            }
+        }
+        let binding = &mut self.bindings[slot as usize];
+        if binding.last_remote == owner.remote {
+            binding.last = NONE;
+        }
+        binding.conversations -= 1;
+        if binding.conversations == 0 {
+            self.end_binding(slot, at);
+        }
+    }
+
+    fn end_binding(&mut self, slot: u32, at: u64) {
+        let binding = self.bindings.remove(slot as usize);
+        self.by_external.swap_remove(&binding.external_key);
+        let Some(inside_key) = binding.inside_key else { return };
+        self.by_inside.swap_remove(&inside_key);
+        if self.config.conntrack.is_none() {
+            if let Some(taken) = &mut self.taken[binding.address * 3 + binding.proto as usize] {
+                taken.remove(binding.external.port());
+            }
+        } else {
+            self.unlink(&binding);
+        }
+        if let (Some(events), Some(at)) = (&mut self.events, self.epoch.instant(at)) {
+            let Binding { proto, inside, external, remote, .. } = binding;
+            events.push_back(Event::BindingExpired { at, proto, inside, external, remote });
+        }
+    }
+
+    /// Takes a binding out of the chain of its inside endpoint's bindings.
+    fn unlink(&mut self, binding: &Binding) {
+        if binding.older != NONE {
+            self.bindings[binding.older as usize].newer = binding.newer;
+        }
+        if binding.newer != NONE {
+            self.bindings[binding.newer as usize].older = binding.older;
+        } else if binding.older != NONE {
+            self.newest.insert(Key::of(binding.proto, binding.inside), binding.older);
+        } else {
+            self.newest.swap_remove(&Key::of(binding.proto, binding.inside));
+        }
+    }
+
+    /// What identifies the binding of packets from `inside` to `remote`.
+    #[inline]
+    fn inside_key(&self, proto: Proto, inside: SocketAddr, remote: SocketAddr) -> Key {
+        match self.config.mapping {
+            _ if self.config.conntrack.is_some() => Key::pair(proto, inside, remote),
+            Mapping::EndpointIndependent => Key::of(proto, inside),
+            Mapping::AddressDependent => Key::new(proto, inside, bits(remote.ip()), 0),
+            Mapping::AddressAndPortDependent => Key::pair(proto, inside, remote),
+        }
+    }
+
+    /// What identifies the binding of packets from `remote` to `external`.
+    #[inline]
+    fn external_key(&self, proto: Proto, external: SocketAddr, remote: SocketAddr) -> Key {
+        if self.config.conntrack.is_some() {
+            Key::pair(proto, external, remote)
+        } else {
+            Key::of(proto, external)
+        }
+    }
+
+    /// What identifies the conversation of a binding with `remote`.
+    #[inline]
+    fn remote_key(&self, proto: Proto, remote: SocketAddr) -> (u128, u16) {
+        match self.config.filtering {
+            // Each TCP connection has its own state, but nothing else tells senders apart here.
+            Filtering::EndpointIndependent if proto != Proto::Tcp && self.config.conntrack.is_none() => {
+                (0, 0)
+            }
+            _ => (bits(remote.ip()), remote.port()),
+        }
+    }
+
+    /// The conversation of a binding with `remote`, if there is one.
+    #[inline]
+    fn find_conversation(&mut self, slot: u32, remote: (u128, u16)) -> Option<u32> {
+        let binding = &mut self.bindings[slot as usize];
+        if binding.last != NONE && binding.last_remote == remote {
+            return Some(binding.last);
+        }
+        let session = *self.conversations.get(&(slot, remote.1, remote.0))?;
+        binding.last = session;
+        binding.last_remote = remote;
+        Some(session)
+    }
+
+    fn open_conversation(&mut self, slot: u32, remote: (u128, u16), now: u64) -> u32 {
+        let binding = &mut self.bindings[slot as usize];
+        let session = self.sessions.insert(Owner { binding: slot, remote }, binding.proto, now);
+        binding.conversations += 1;
+        binding.last = session;
+        binding.last_remote = remote;
+        self.conversations.insert((slot, remote.1, remote.0), session);
+        if self.config.filtering == Filtering::AddressDependent {
+            *self.contacted.entry((slot, remote.0)).or_insert(0) += 1;
+        }
+        session
+    }
+
+    /// Translates a packet from inside: its source becomes the external endpoint.
+    fn outbound(&mut self, packet: &mut dyn Packet, now: u64) -> Result<(), DropReason> {
+        if packet.quoted().is_some() {
+            return self.error_outbound(packet);
+        }
+        let (proto, inside, remote) = (packet.proto(), packet.src(), packet.dst());
+        let flags = packet.tcp_flags();
+        let found = self.by_inside.get(&self.inside_key(proto, inside, remote)).copied();
+        let remote_key = self.remote_key(proto, remote);
+        let conversation = found.and_then(|slot| self.find_conversation(slot, remote_key));
+        let (slot, session) = match (found, conversation) {
+            (Some(slot), Some(session)) => (slot, session),
+            (found, _) => {
+                self.may_open(flags)?;
+                let slot = match found {
+                    Some(slot) => slot,
+                    None => self.bind(proto, inside, remote, now)?,
+                };
+                (slot, self.open_conversation(slot, remote_key, now))
+            }
+        };
+        self.sessions.touch(session, Direction::Out, flags, self.config.refresh_outbound, now);
+        packet.set_src(self.bindings[slot as usize].external);
+        Ok(())
+    }
+
+    /// Whether a packet from inside may start a conversation.
+    fn may_open(&self, flags: Option<TcpFlags>) -> Result<(), DropReason> {
+        if let Some(flags) = flags
+            && (flags.rst || !(flags.syn || self.config.tcp_pickup))
+        {
+            return Err(DropReason::NotASyn);
+        }
+        if self.sessions.is_full() { Err(DropReason::TableFull) } else { Ok(()) }
+    }
+
+    /// Translates a packet from outside: its destination becomes the inside endpoint.
+    fn inbound(&mut self, packet: &mut dyn Packet, now: u64) -> Result<(), DropReason> {
+        if packet.quoted().is_some() {
+            return self.error_inbound(packet);
+        }
+        let (proto, remote, external) = (packet.proto(), packet.src(), packet.dst());
+        let flags = packet.tcp_flags();
+        let Some(&slot) = self.by_external.get(&self.external_key(proto, external, remote)) else {
+            self.accept_as_router(proto, external, remote, now);
+            return Err(DropReason::NoBinding);
+        };
+        let session = self.admit(slot, proto, remote)?;
+        if let Some(session) = session {
+            let refresh = self.config.refresh_inbound || proto == Proto::Tcp;
+            self.sessions.touch(session, Direction::In, flags, refresh, now);
+        }
+        let binding = &self.bindings[slot as usize];
+        if binding.inside_key.is_none() {
+            return Err(DropReason::NoBinding);
+        }
+        packet.set_dst(binding.inside);
+        Ok(())
+    }
+
+    /// The filter: whether `remote` may send to this binding, and the conversation it belongs to.
+    #[inline]
+    fn admit(&mut self, slot: u32, proto: Proto, remote: SocketAddr) -> Result<Option<u32>, DropReason> {
+        let remote = self.remote_key(proto, remote);
+        let session = self.find_conversation(slot, remote);
+        match self.config.filtering {
+            _ if session.is_some() => Ok(session),
+            Filtering::EndpointIndependent => Ok(None),
+            Filtering::AddressDependent if self.contacted.contains_key(&(slot, remote.0)) => Ok(None),
+            Filtering::AddressDependent => Err(DropReason::FilteredAddress),
+            Filtering::AddressAndPortDependent => Err(DropReason::FilteredPort),
+        }
+    }
+
+    /// Linux with an accepting INPUT chain takes an unexpected packet for its own, and the entry that leaves
+    /// occupies the tuple. A SYN leaves none: the router answers it with a RST.
+    fn accept_as_router(&mut self, proto: Proto, external: SocketAddr, remote: SocketAddr, now: u64) {
+        let accepted = self.config.conntrack == Some(InputPolicy::Accept) && proto != Proto::Tcp;
+        if !accepted || self.sessions.is_full() {
+            return;
+        }
+        let binding = Binding {
+            proto,
+            inside: external,
+            external,
+            remote,
+            inside_key: None,
+            external_key: self.external_key(proto, external, remote),
+            address: 0,
+            conversations: 0,
+            last: NONE,
+            last_remote: (0, 0),
+            older: NONE,
+            newer: NONE,
+        };
+        let external_key = binding.external_key;
+        let slot = self.bindings.insert(binding) as u32;
+        self.by_external.insert(external_key, slot);
+        self.open_conversation(slot, self.remote_key(proto, remote), now);
+    }
+
+    /// A new binding for packets from `inside` to `remote`.
+    fn bind(
+        &mut self,
+        proto: Proto,
+        inside: SocketAddr,
+        remote: SocketAddr,
+        now: u64,
+    ) -> Result<u32, DropReason> {
+        let address = self.address_for(inside.ip()).ok_or(DropReason::NoExternalAddress)?;
+        let ip = self.external[address];
+        let port = match self.config.conntrack {
+            None => self.free_port(proto, inside.port(), address),
+            Some(_) => self.free_tuple(proto, inside, remote, ip),
+        };
+        let external = SocketAddr::new(ip, port.ok_or(DropReason::NoFreePort)?);
+        let inside_key = self.inside_key(proto, inside, remote);
+        let external_key = self.external_key(proto, external, remote);
+        let older = match self.config.conntrack {
+            None => NONE,
+            Some(_) => self.newest.get(&Key::of(proto, inside)).copied().unwrap_or(NONE),
+        };
+        let slot = self.bindings.insert(Binding {
+            proto,
+            inside,
+            external,
+            remote,
+            inside_key: Some(inside_key),
+            external_key,
+            address,
+            conversations: 0,
+            last: NONE,
+            last_remote: (0, 0),
+            older,
+            newer: NONE,
+        }) as u32;
+        if self.config.conntrack.is_some() {
+            self.newest.insert(Key::of(proto, inside), slot);
+            if older != NONE {
+                self.bindings[older as usize].newer = slot;
+            }
+        } else if let Some(taken) = &mut self.taken[address * 3 + proto as usize] {
+            taken.insert(external.port());
+        }
+        self.by_inside.insert(inside_key, slot);
+        self.by_external.insert(external_key, slot);
+        if let (Some(events), Some(at)) = (&mut self.events, self.epoch.instant(now)) {
+            events.push_back(Event::BindingCreated { at, proto, inside, external, remote });
+        }
+        Ok(slot)
+    }
+
+    /// The external address of an inside host: always the same one (RFC 4787 REQ-2, "paired" pooling).
+    fn address_for(&self, inside: IpAddr) -> Option<usize> {
+        let same_family = |ip: &&IpAddr| ip.is_ipv4() == inside.is_ipv4();
+        let count = self.external.iter().filter(same_family).count();
+        // Neighbours are spread evenly, as the last bits of an address differ most.
+        let nth = (bits(inside) % count.max(1) as u128) as usize;
+        let ip = self.external.iter().filter(same_family).nth(nth)?;
+        self.external.iter().position(|other| other == ip)
+    }
+
+    /// The class of external ports for an inside port (RFC 4787 REQ-3a).
+    fn class(&self, proto: Proto, inside: u16) -> PortRange {
+        match proto {
+            Proto::Icmp => PortRange { low: 0, high: u16::MAX },
+            _ if inside < 1024 && self.config.allocation == PortAllocation::Preserving => {
+                PortRange { low: 1, high: 1023 }
+            }
+            _ => self.config.ports,
+        }
+    }
+
+    /// A port of `address` that no other binding has.
+    fn free_port(&mut self, proto: Proto, inside: u16, address: usize) -> Option<u16> {
+        let range = self.class(proto, inside);
+        if range.low > range.high {
+            return None;
+        }
+        let taken = self.taken[address * 3 + proto as usize].get_or_insert_with(PortSet::new);
+        match self.config.allocation {
+            PortAllocation::Preserving => taken.next_free(inside, range),
+            PortAllocation::Sequential => {
+                let port = taken.next_free(self.next_port, range)?;
+                self.next_port = port.checked_add(1).unwrap_or(range.low);
+                Some(port)
+            }
+            PortAllocation::Random => {
+                // Uniform while there is room; in a range that is nearly full the neighbours of taken ports are
+                // a little likelier.
+                let draw = |rng: &mut Pcg64Mcg| rng.random_range(range.low..=range.high);
+                let free = (0..64).map(|_| draw(&mut self.rng)).find(|port| !taken.contains(*port));
+                free.or_else(|| taken.next_free(draw(&mut self.rng), range))
+            }
+        }
+    }
+
+    /// Linux's rule (`nf_nat_core.c`, `get_unique_tuple`): the external endpoint of the inside endpoint's newest
+    /// conversation, else its own port, else a random one, where the tuple towards `remote` is free.
+    fn free_tuple(
+        &mut self,
+        proto: Proto,
+        inside: SocketAddr,
+        remote: SocketAddr,
+        ip: IpAddr,
+    ) -> Option<u16> {
+        let free = |nat: &Nat, port: u16| {
+            !nat.by_external.contains_key(&Key::pair(proto, SocketAddr::new(ip, port), remote))
+        };
+        let mut range = self.class(proto, inside.port());
+        if range.low > range.high {
+            return None;
+        }
+        if self.config.mapping == Mapping::EndpointIndependent
+            && let Some(&newest) = self.newest.get(&Key::of(proto, inside))
+        {
+            let external = self.bindings[newest as usize].external;
+            if external.ip() == ip && free(self, external.port()) {
+                return Some(external.port());
+            }
+        }
+        match self.config.allocation {
+            PortAllocation::Preserving => {
+                if range.contains(inside.port()) && free(self, inside.port()) {
+                    return Some(inside.port());
+                }
+                // The kernel's classes of ports are finer than RFC 4787's.
+                if proto != Proto::Icmp && inside.port() < 512 {
+                    range = PortRange { low: 1, high: 511 };
+                } else if proto != Proto::Icmp && inside.port() < 1024 {
+                    range = PortRange { low: 600, high: 1023 };
+                }
+            }
+            PortAllocation::Sequential => {
+                let size = u32::from(range.high - range.low) + 1;
+                let first = u32::from(self.next_port.clamp(range.low, range.high) - range.low);
+                let candidates = (0..size).map(|i| range.low + ((first + i) % size) as u16);
+                let port = candidates.into_iter().find(|port| free(self, *port))?;
+                self.next_port = if port == range.high { range.low } else { port + 1 };
+                return Some(port);
+            }
+            PortAllocation::Random => {}
+        }
+        // The kernel looks at 128 ports from a random one upwards, then at 64 from another, and so on down to 8.
+        let size = u32::from(range.high - range.low) + 1;
+        let mut attempts = size.min(128);
+        loop {
+            let first = self.rng.random_range(0..size);
+            let mut candidates = (0..attempts).map(|i| range.low + ((first + i) % size) as u16);
+            if let Some(port) = candidates.find(|port| free(self, *port)) {
+                return Some(port);
+            }
+            if attempts >= size || attempts < 16 {
+                return None;
+            }
+            attempts /= 2;
+        }
+    }
+
+    /// An ICMP error from outside about a packet of ours: back to the host that sent that packet. It neither
+    /// ends nor refreshes the binding (RFC 4787 REQ-12, RFC 5508 REQ-4).
+    fn error_inbound(&mut self, packet: &mut dyn Packet) -> Result<(), DropReason> {
+        let quoted = packet.quoted().ok_or(DropReason::UnknownQuote)?;
+        let (proto, external, remote) = (quoted.proto(), quoted.src(), quoted.dst());
+        let slot = *self
+            .by_external
+            .get(&self.external_key(proto, external, remote))
+            .filter(|slot| self.bindings[**slot as usize].inside_key.is_some())
+            .ok_or(DropReason::UnknownQuote)?;
+        self.admit(slot, proto, remote).map_err(|_| DropReason::UnknownQuote)?;
+        let inside = self.bindings[slot as usize].inside;
+        quoted.set_src(inside);
+        packet.set_dst(SocketAddr::new(inside.ip(), 0));
+        Ok(())
+    }
+
+    /// An ICMP error from inside about a packet that came in (RFC 5508 REQ-5).
+    fn error_outbound(&mut self, packet: &mut dyn Packet) -> Result<(), DropReason> {
+        let quoted = packet.quoted().ok_or(DropReason::UnknownQuote)?;
+        let (proto, remote, inside) = (quoted.proto(), quoted.src(), quoted.dst());
+        let slot =
+            *self.by_inside.get(&self.inside_key(proto, inside, remote)).ok_or(DropReason::UnknownQuote)?;
+        self.admit(slot, proto, remote).map_err(|_| DropReason::UnknownQuote)?;
+        let external = self.bindings[slot as usize].external;
+        quoted.set_dst(external);
+        packet.set_src(SocketAddr::new(external.ip(), 0));
+        Ok(())
+    }
+}
+
+impl Middlebox for Nat {
+    fn packet(&mut self, side: Side, packet: &mut dyn Packet, now: Instant) -> Verdict {
+        let now = self.epoch.ns(now);
+        self.expire(now);
+        let ours = self.external.contains(&packet.dst().ip());
+        let result = match side {
+            Side::Inside if !ours => self.outbound(packet, now).map(|()| Side::Outside),
+            Side::Inside if self.config.hairpin == Hairpin::Off => Err(DropReason::NoHairpin),
+            Side::Inside => {
+                self.outbound(packet, now).and_then(|()| self.inbound(packet, now)).map(|()| Side::Inside)
+            }
+            Side::Outside if ours => self.inbound(packet, now).map(|()| Side::Inside),
+            Side::Outside => Err(DropReason::NotOurAddress),
+        };
+        match result {
+            Ok(side) => Verdict::Forward(side),
+            Err(reason) => Verdict::Drop(reason),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.bindings.clear();
+        self.by_inside.clear();
+        self.by_external.clear();
+        self.sessions.clear();
+        self.conversations.clear();
+        self.contacted.clear();
+        self.newest.clear();
+        self.taken.fill_with(|| None);
+        if let Some(events) = &mut self.events {
+            events.push_back(Event::Cleared);
+        }
+    }
+
+    fn set_events(&mut self, on: bool) {
+        self.events = on.then(VecDeque::new);
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.as_mut()?.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let due = self.sessions.next_due()?;
+        Some((self.epoch.instant(due)?, "a binding may expire"))
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        let now = self.epoch.ns(now);
+        self.expire(now);
+    }
+}
