@@ -1,0 +1,4 @@
+//! Two devices against each other in virtual time.
+
+mod basics;
+mod wire;
