@@ -49,6 +49,7 @@ pub(crate) struct Shared {
 impl Device {
     /// A device without peers.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "the private key changes hands")]
     pub fn new(config: DeviceConfig, rng: ChaCha12Rng, now: Instant) -> Device {
         let DeviceConfig { private_key, epoch } = config;
         let identity = Identity::new(private_key);
@@ -293,6 +294,11 @@ impl Device {
                 Ok(false)
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn indices_in_use(&self) -> usize {
+        self.shared.indices.len()
     }
 
     #[cfg(test)]

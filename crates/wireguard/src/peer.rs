@@ -530,3 +530,128 @@ impl Shared {
         Duration::from_nanos(self.rng.random_range(0..=max.as_nanos() as u64))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::REJECT_AFTER_MESSAGES;
+    use crate::{Device, DeviceConfig, Source, public_key};
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha12Rng;
+
+    #[expect(clippy::disallowed_methods, reason = "a test has to begin somewhere")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn device(key: u8, peer: u8, now: Instant) -> (Device, PeerId) {
+        let config = DeviceConfig { private_key: [key; 32], epoch: Duration::from_secs(1_700_000_000) };
+        let mut device = Device::new(config, ChaCha12Rng::seed_from_u64(key.into()), now);
+        let id = device.add_peer(PeerConfig {
+            public_key: public_key(&[peer; 32]),
+            preshared_key: None,
+            persistent_keepalive: None,
+        });
+        (device, id)
+    }
+
+    /// Everything that waits goes across, at once. Returns the kinds that went from the first device.
+    fn exchange(a: &mut Device, b: &mut Device, now: Instant) -> Vec<Kind> {
+        let from = Source::Relay([0; 32]);
+        let mut kinds = Vec::new();
+        loop {
+            let (x, y) = (a.poll_transmit(), b.poll_transmit());
+            if x.is_none() && y.is_none() {
+                return kinds;
+            }
+            if let Some(x) = x {
+                kinds.push(x.kind);
+                b.handle_datagram(&x.data, from, now).unwrap();
+            }
+            if let Some(y) = y {
+                a.handle_datagram(&y.data, from, now).unwrap();
+            }
+        }
+    }
+
+    /// Paper §6.2: REKEY-AFTER-MESSAGES and REJECT-AFTER-MESSAGES.
+    #[test]
+    fn counters_renew_a_session_and_end_it() {
+        let now = start();
+        let ((mut a, to_b), (mut b, _)) = (device(1, 2, now), device(2, 1, now));
+        a.send(to_b, b"first", now).unwrap();
+        exchange(&mut a, &mut b, now);
+
+        let later = now + Duration::from_secs(10);
+        let session = a.peer_mut(to_b).and_then(Peer::current_mut).unwrap();
+        session.skip_to(REKEY_AFTER_MESSAGES - 1);
+        a.send(to_b, b"renews", later).unwrap();
+        assert_eq!(exchange(&mut a, &mut b, later), [Kind::Data, Kind::Initiation, Kind::Keepalive]);
+
+        let later = later + Duration::from_secs(10);
+        let session = a.peer_mut(to_b).and_then(Peer::current_mut).unwrap();
+        session.skip_to(REJECT_AFTER_MESSAGES);
+        assert!(!a.is_up(to_b, later));
+        a.send(to_b, b"waits", later).unwrap();
+        assert_eq!(exchange(&mut a, &mut b, later), [Kind::Initiation, Kind::Data]);
+        let packets = std::iter::from_fn(|| b.poll_event());
+        let packets: Vec<_> = packets
+            .filter_map(|event| match event {
+                Event::Packet { data, .. } => Some(data),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(packets, [&b"first"[..], b"renews", b"waits"]);
+    }
+
+    /// Retries, sessions and peers come and go; indices must not pile up.
+    #[test]
+    fn indices_are_given_back() {
+        let mut now = start();
+        let ((mut a, to_b), (mut b, to_a)) = (device(1, 2, now), device(2, 1, now));
+        for _ in 0..200 {
+            now += Duration::from_secs(1);
+            a.handshake(to_b, now);
+            b.handshake(to_a, now);
+            exchange(&mut a, &mut b, now);
+            assert!(a.indices_in_use() <= MAX_SESSIONS + MAX_OUTSTANDING);
+        }
+        a.remove_peer(to_b);
+        assert_eq!(a.indices_in_use(), 0);
+        b.handle_timeout(now + REJECT_AFTER_TIME);
+        assert_eq!(b.indices_in_use(), 0);
+    }
+
+    /// Paper §6.3: nothing that a key could be made from is left once it is of no use.
+    #[test]
+    fn no_key_outlives_its_use() {
+        let now = start();
+        let ((mut a, to_b), (mut b, _)) = (device(1, 2, now), device(2, 1, now));
+        a.send(to_b, b"first", now).unwrap();
+        exchange(&mut a, &mut b, now);
+        assert_eq!(a.peer_mut(to_b).unwrap().sessions.len(), 1);
+        let mut end = now;
+        while let Some((at, _)) = a.poll_timeout() {
+            end = at;
+            a.handle_timeout(at);
+        }
+        let peer = a.peer_mut(to_b).unwrap();
+        assert!(peer.sessions.is_empty() && peer.attempt.is_none() && peer.cookie.is_none());
+        assert!(end - now <= REJECT_AFTER_TIME * 3);
+    }
+
+    #[test]
+    fn a_peer_whose_key_is_of_low_order_fails_at_once() {
+        let now = start();
+        let (mut a, _) = device(1, 2, now);
+        let peer = a.add_peer(PeerConfig {
+            public_key: [0; 32],
+            preshared_key: None,
+            persistent_keepalive: Some(Duration::MAX),
+        });
+        a.send(peer, b"x", now).unwrap();
+        assert_eq!(a.poll_event(), Some(Event::HandshakeFailed { peer }));
+        a.handle_timeout(now);
+        assert_eq!(a.poll_timeout(), None);
+    }
+}
