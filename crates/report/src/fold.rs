@@ -43,7 +43,8 @@ pub struct Fold {
 
 #[derive(Debug, Default)]
 struct Pair {
-    started_ns: u64,
+    announced_ns: u64,
+    started_ns: Option<u64>,
     first_received_ns: Option<u64>,
     duplicates: u64,
     samples: PerPath<Samples>,
@@ -213,8 +214,12 @@ impl Fold {
                 if self.flows.contains_key(flow) {
                     return;
                 }
-                let new = || Pair { started_ns: t, ..Pair::default() };
-                self.pairs.entry(pair.clone()).or_insert_with(new).flows.push(flow.clone());
+                let new = || Pair { announced_ns: t, ..Pair::default() };
+                let known = self.pairs.entry(pair.clone()).or_insert_with(new);
+                known.flows.push(flow.clone());
+                if *kind == FlowKind::Bulk {
+                    known.started_ns.get_or_insert(t);
+                }
                 let metrics = FlowMetrics {
                     name: flow.clone(),
                     kind: *kind,
@@ -243,6 +248,7 @@ impl Fold {
         let Some(pair) = self.pairs.get_mut(&flow.pair) else { return };
         match event {
             Event::AppSent { host, seq, .. } => {
+                pair.started_ns.get_or_insert(t);
                 let peer = flow.other(host);
                 let path = self.routes.get(&(host.clone(), peer)).copied().flatten();
                 let packet = Packet { at_ns: t, path, received: false };
@@ -305,6 +311,7 @@ impl Fold {
 
     fn finish_pair(&self, names: &(Name, Name), pair: &Pair) -> PairMetrics {
         let (a, b) = names;
+        let started_ns = pair.started_ns.unwrap_or(pair.announced_ns);
         let mut paths = PerPath::<PathMetrics>::default();
         for (path, samples) in pair.samples.iter() {
             *paths.get_mut(path) = samples.finish();
@@ -361,9 +368,9 @@ impl Fold {
             b: b.clone(),
             path_a: self.routes.get(&(a.clone(), b.clone())).copied().flatten(),
             path_b: self.routes.get(&(b.clone(), a.clone())).copied().flatten(),
-            started_ns: pair.started_ns,
-            first_data_ns: pair.first_received_ns.map(|at| at.saturating_sub(pair.started_ns)),
-            direct_ns: self.direct_at.get(names).map(|at| at.saturating_sub(pair.started_ns)),
+            started_ns,
+            first_data_ns: pair.first_received_ns.map(|at| at.saturating_sub(started_ns)),
+            direct_ns: self.direct_at.get(names).map(|at| at.saturating_sub(started_ns)),
             paths,
             pathless_sent,
             pathless_lost,
@@ -385,11 +392,12 @@ impl Fold {
             }
             let after = gaps.iter().filter(|gap| gap.to_ns > *at_ns && gap.from_ns < next_ns);
             let longest = after
-                .map(|gap| (!gap.resumed, gap.to_ns - gap.from_ns.max(*at_ns)))
+                .map(|gap| (!gap.resumed, gap.to_ns - gap.from_ns.max(*at_ns), gap.to_ns - gap.since_ns))
                 .max()
-                .unwrap_or((false, 0));
-            let recovery_ns = (!longest.0).then_some(longest.1);
-            recoveries.push(Recovery { at_ns: *at_ns, what: what.clone(), recovery_ns });
+                .unwrap_or((false, 0, 0));
+            let resumed = |ns| (!longest.0).then_some(ns);
+            let (recovery_ns, silence_ns) = (resumed(longest.1), resumed(longest.2));
+            recoveries.push(Recovery { at_ns: *at_ns, what: what.clone(), recovery_ns, silence_ns });
         }
         recoveries
     }
@@ -414,8 +422,9 @@ impl Direction {
             self.last = Some(Receipt { at_ns: t, seq, latency_ns });
             return;
         };
+        let since_ns = last.at_ns;
         if let Some(due_ns) = self.due_ns(last) {
-            self.gap(due_ns, t, GAP_MIN_NS, flow, host);
+            self.gap((since_ns, due_ns, t), GAP_MIN_NS, flow, host);
         }
         if let Some(last) = &mut self.last {
             last.at_ns = t;
@@ -431,11 +440,18 @@ impl Direction {
         Some(next.at_ns.saturating_add(last.latency_ns).max(last.at_ns))
     }
 
-    fn gap(&mut self, from_ns: u64, to_ns: u64, min_ns: u64, flow: &Name, host: &Name) {
+    fn gap(&mut self, (since_ns, from_ns, to_ns): (u64, u64, u64), min_ns: u64, flow: &Name, host: &Name) {
         let length_ns = to_ns.saturating_sub(from_ns);
         self.longest_gap_ns = self.longest_gap_ns.max(length_ns);
         if length_ns >= min_ns {
-            self.gaps.push(Gap { flow: flow.clone(), host: host.clone(), from_ns, to_ns, resumed: true });
+            self.gaps.push(Gap {
+                flow: flow.clone(),
+                host: host.clone(),
+                since_ns,
+                from_ns,
+                to_ns,
+                resumed: true,
+            });
         }
     }
 
@@ -449,24 +465,31 @@ impl Direction {
         host: &Name,
     ) -> Option<(u64, u64)> {
         let last = self.bulk.replace(Bulk { at_ns: t, total_bytes, path })?;
-        self.gap(last.at_ns, t, BULK_GAP_MIN_NS, flow, host);
+        self.gap((last.at_ns, last.at_ns, t), BULK_GAP_MIN_NS, flow, host);
         let since = (total_bytes.saturating_sub(last.total_bytes), t.saturating_sub(last.at_ns));
         (last.path == path).then_some(since)
     }
 
     /// The silence at the end of a flow. `host` is the key of this direction.
     fn open_gap(&self, flow: &Flow, host: &Name, end_ns: u64) -> Option<Gap> {
-        let (receiver, from_ns, min_ns) = if flow.metrics.kind == FlowKind::Bulk {
+        let (receiver, since_ns, from_ns, min_ns) = if flow.metrics.kind == FlowKind::Bulk {
             let unfinished = flow.metrics.complete != Some(true);
-            (host.clone(), self.bulk.as_ref().filter(|_| unfinished)?.at_ns, BULK_GAP_MIN_NS)
+            let at_ns = self.bulk.as_ref().filter(|_| unfinished)?.at_ns;
+            (host.clone(), at_ns, at_ns, BULK_GAP_MIN_NS)
         } else {
             let last = self.last.as_ref()?;
             let unanswered = self.sent.range(last.seq.checked_add(1)?..).count();
             let due_ns = self.due_ns(last).filter(|_| unanswered >= OPEN_GAP_PACKETS)?;
-            (flow.other(host), due_ns, IN_FLIGHT_NS)
+            (flow.other(host), last.at_ns, due_ns, IN_FLIGHT_NS)
         };
-        let gap =
-            Gap { flow: flow.metrics.name.clone(), host: receiver, from_ns, to_ns: end_ns, resumed: false };
+        let gap = Gap {
+            flow: flow.metrics.name.clone(),
+            host: receiver,
+            since_ns,
+            from_ns,
+            to_ns: end_ns,
+            resumed: false,
+        };
         (gap.length_ns() >= min_ns).then_some(gap)
     }
 }

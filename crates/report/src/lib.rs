@@ -24,9 +24,13 @@
 //! Out of scope: judging, running, and printing to a terminal.
 
 mod fold;
+#[cfg(test)]
+mod fold_tests;
 pub mod matrix;
 pub mod metrics;
 pub mod summary;
+#[cfg(test)]
+mod testlog;
 pub mod timeline;
 pub mod units;
 

@@ -96,6 +96,8 @@ pub struct Gap {
     pub flow: Name,
     /// The host that heard nothing.
     pub host: Name,
+    /// When it last heard something, ns.
+    pub since_ns: u64,
     /// When the next packet should have arrived: its sending time plus the latency of the one before it, ns.
     pub from_ns: u64,
     /// When one did arrive; the end of the flow or of the log if none did, ns.
@@ -121,6 +123,8 @@ pub struct Recovery {
     /// The longest silence between this and the next action, from when a packet should have arrived to when one did,
     /// ns; 0 if there was none worth listing, `None` if traffic stopped and did not resume.
     pub recovery_ns: Option<u64>,
+    /// The same silence from the last packet received before it to the next one received, ns.
+    pub silence_ns: Option<u64>,
 }
 
 /// A change of the path by which one host sends to its peer.
@@ -175,7 +179,7 @@ pub struct PairMetrics {
     pub path_a: Option<Path>,
     /// The path on which `b` sends to `a` at the end.
     pub path_b: Option<Path>,
-    /// When the pair's first flow started, ns.
+    /// When the pair's first packet was sent into the tunnel, or its first bulk transfer started, ns.
     pub started_ns: u64,
     /// From there to the first packet or byte received by either, ns.
     pub first_data_ns: Option<u64>,

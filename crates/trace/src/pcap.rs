@@ -63,6 +63,15 @@ pub enum CaptureError {
     Io(#[from] std::io::Error),
 }
 
+impl From<CaptureError> for std::io::Error {
+    fn from(error: CaptureError) -> std::io::Error {
+        match error {
+            CaptureError::Io(error) => error,
+            other => std::io::Error::new(std::io::ErrorKind::InvalidInput, other),
+        }
+    }
+}
+
 /// Writes one pcapng file with any number of interfaces.
 ///
 /// Packets get an Ethernet header with invented, locally administered addresses: `02:00:…` for the captured
