@@ -287,15 +287,18 @@ impl Nat {
             return Err(DropReason::NoBinding);
         };
         let session = self.admit(slot, proto, remote)?;
-        if let Some(session) = session {
-            let refresh = self.config.refresh_inbound || proto == Proto::Tcp;
-            self.sessions.touch(session, Direction::In, flags, refresh, now);
-        }
         let binding = &self.bindings[slot as usize];
-        if binding.inside_key.is_none() {
+        let (inside, held_by_router) = (binding.inside, binding.inside_key.is_none());
+        if let Some(session) = session {
+            // What the router holds was begun from outside, so more of the same is no answer.
+            let direction = if held_by_router { Direction::Out } else { Direction::In };
+            let refresh = self.config.refresh_inbound || proto == Proto::Tcp || held_by_router;
+            self.sessions.touch(session, direction, flags, refresh, now);
+        }
+        if held_by_router {
             return Err(DropReason::NoBinding);
         }
-        packet.set_dst(binding.inside);
+        packet.set_dst(inside);
         Ok(())
     }
 
