@@ -24,7 +24,7 @@ pub(crate) fn rng(seed: u64) -> ChaCha12Rng {
 
 pub(crate) fn private(n: u64) -> PrivateKey {
     let mut bytes = [0x5a; 32];
-    bytes[..8].copy_from_slice(&n.to_le_bytes());
+    bytes[8..16].copy_from_slice(&n.to_le_bytes()); // the ends of a Curve25519 key are clamped
     PrivateKey::from_bytes(bytes)
 }
 
