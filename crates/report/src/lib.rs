@@ -23,6 +23,7 @@
 //!
 //! Out of scope: judging, running, and printing to a terminal.
 
+pub mod explain;
 mod fold;
 #[cfg(test)]
 mod fold_tests;
@@ -34,6 +35,7 @@ mod testlog;
 pub mod timeline;
 pub mod units;
 
+pub use explain::explain;
 pub use fold::Fold;
 pub use matrix::{Cell, Matrix};
 pub use metrics::{Metrics, PerPath};
