@@ -1,6 +1,7 @@
 //! The tunnel between two devices, a test per requirement of the paper.
 
 use crate::wire::*;
+use std::time::Duration;
 
 use wireguard::{Error, Event, Kind, MAX_PACKET, PeerConfig, PeerId, SendError, public_key};
 
@@ -19,7 +20,7 @@ fn a_handshake_is_two_messages_then_data() {
     assert_eq!(
         seen,
         [
-            (0 * MS, 0, Kind::Initiation, 148),
+            (Duration::ZERO, 0, Kind::Initiation, 148),
             (20 * MS, 1, Kind::Response, 92),
             (40 * MS, 0, Kind::Data, 80), // 40 bytes padded to 48, and 32
         ]
