@@ -80,6 +80,8 @@ pub(crate) struct Flight {
     lost: BTreeSet<u64>,
     sacked: RangeSet,
     sacked_segments: usize,
+    /// Segments that were sent more than once.
+    retransmitted: usize,
     /// Room to work in.
     gaps: Vec<(u64, u64)>,
     /// Without SACK: segments that duplicate ACKs tell of.
@@ -95,10 +97,6 @@ impl Flight {
         self.chunks.len()
     }
 
-    pub(crate) fn front(&self) -> Option<&Chunk> {
-        self.chunks.front()
-    }
-
     /// Segments believed to be in the network (RFC 6675's pipe, in segments).
     pub(crate) fn in_network(&self) -> u32 {
         let gone = self.sacked_segments + self.lost.len();
@@ -108,6 +106,11 @@ impl Flight {
 
     pub(crate) fn sacked_segments(&self) -> usize {
         self.sacked_segments + self.duplicates
+    }
+
+    /// Segments that were sent more than once.
+    pub(crate) fn retransmitted(&self) -> usize {
+        self.retransmitted
     }
 
     pub(crate) fn has_lost(&self) -> bool {
@@ -153,6 +156,7 @@ impl Flight {
             }
             let Some(chunk) = self.chunks.pop_front() else { break };
             delivery.acked += 1;
+            self.retransmitted -= usize::from(chunk.retransmitted);
             if chunk.sacked {
                 self.sacked_segments -= 1;
             } else {
@@ -319,6 +323,7 @@ impl Flight {
         let chunk = &mut self.chunks[index];
         chunk.sent_at = now;
         chunk.transmission = transmission;
+        self.retransmitted += usize::from(!chunk.retransmitted);
         chunk.retransmitted = true;
         chunk.lost = false;
         chunk
@@ -411,6 +416,6 @@ mod tests {
         let (mut flight, mut rack) = (flight(2, now), Rack::new());
         flight.acknowledge(51, &mut rack, &mut Delivery::new(now, None, None));
 
-        assert_eq!(flight.front().map(|chunk| (chunk.start, chunk.payload.len())), Some((51, 50)));
+        assert_eq!(flight.chunks.front().map(|chunk| (chunk.start, chunk.payload.len())), Some((51, 50)));
     }
 }

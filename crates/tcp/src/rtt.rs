@@ -91,11 +91,6 @@ impl RttEstimator {
         self.base.saturating_mul(1 << shift.min(20)).min(self.ceiling)
     }
 
-    /// The time-out without back-off.
-    pub(crate) fn base(&self) -> Duration {
-        self.base
-    }
-
     /// RFC 6298 §5.5.
     pub(crate) fn back_off(&mut self) {
         self.backoff += 1;
@@ -103,10 +98,6 @@ impl RttEstimator {
 
     pub(crate) fn set_backoff(&mut self, backoff: u32) {
         self.backoff = backoff;
-    }
-
-    pub(crate) fn backoff(&self) -> u32 {
-        self.backoff
     }
 }
 

@@ -24,7 +24,8 @@ impl RangeSet {
         if start >= end {
             return;
         }
-        let (mut merged_start, mut merged_end, mut covered) = (start, end, start);
+        let (mut merged_start, mut merged_end) = (start, end);
+        let (mut covered, mut search) = (start, start);
         if let Some((&before, &before_end)) = self.ranges.range(..=start).next_back()
             && before_end >= start
         {
@@ -33,8 +34,9 @@ impl RangeSet {
             }
             merged_start = before;
             covered = before_end;
+            search = before + 1;
         }
-        while let Some((&next, &next_end)) = self.ranges.range(covered.max(merged_start + 1)..=end).next() {
+        while let Some((&next, &next_end)) = self.ranges.range(search..=end).next() {
             if next > covered {
                 new(covered, next);
             }
@@ -65,11 +67,6 @@ impl RangeSet {
     /// The range that holds `offset`.
     pub(crate) fn containing(&self, offset: u64) -> Option<(u64, u64)> {
         self.ranges.range(..=offset).next_back().map(|(&start, &end)| (start, end)).filter(|&(_, end)| end > offset)
-    }
-
-    /// The lowest range.
-    pub(crate) fn first(&self) -> Option<(u64, u64)> {
-        self.ranges.first_key_value().map(|(&start, &end)| (start, end))
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) enum Pace {
 #[derive(Debug, Default)]
 pub(crate) struct HyStart {
     /// The offset whose acknowledgement ends the round.
-    round_end: u64,
+    round_end: Option<u64>,
     current: Option<Duration>,
     last: Option<Duration>,
     samples: u32,
@@ -54,8 +54,8 @@ impl HyStart {
                 _ => {}
             }
         }
-        if acked >= self.round_end {
-            self.round_end = next;
+        if acked >= *self.round_end.get_or_insert(next) {
+            self.round_end = Some(next);
             self.last = self.current.take();
             self.samples = 0;
             if let Some((_, rounds)) = &mut self.conservative {
@@ -74,13 +74,13 @@ impl HyStart {
 mod tests {
     use super::*;
 
-    /// One round of `count` measurements; the offset moves by one each round.
+    /// One round of `count` measurements, with the ACKs from `10 * number` to the end of the round.
     fn round(hystart: &mut HyStart, number: u64, count: u32, rtt_ms: u64) -> Pace {
         let rtt = Duration::from_millis(rtt_ms);
         for _ in 1..count {
-            hystart.on_ack(Some(rtt), number, number + 2);
+            hystart.on_ack(Some(rtt), 10 * number, 10 * number + 10);
         }
-        hystart.on_ack(Some(rtt), number + 1, number + 2)
+        hystart.on_ack(Some(rtt), 10 * number + 10, 10 * number + 20)
     }
 
     #[test]

@@ -64,6 +64,9 @@ impl Sender {
         self.settle_tail_probe(input, duplicates, advanced);
         if advanced {
             self.undo_if_spurious(input);
+            if self.flight.retransmitted() == 0 {
+                self.first_retransmission = None;
+            }
         }
         self.after_delivery(&delivery, advanced, used, now);
         if advanced {
@@ -163,9 +166,10 @@ impl Sender {
     /// Likewise if every retransmission was reported as a duplicate (RFC 3708).
     fn undo_if_spurious(&mut self, input: &Acknowledgement<'_>) {
         let Some(undo) = &self.undo else { return };
-        let Some(first) = undo.first else { return };
-        let original = input.echoed.is_some_and(|echoed| echoed + Duration::from_millis(1) <= first);
-        if original || undo.unexplained == 0 {
+        let original = input.echoed.zip(self.first_retransmission).is_some_and(|(echoed, first)| {
+            echoed + Duration::from_millis(1) <= first
+        });
+        if undo.retransmitted && (original || undo.unexplained == 0) {
             self.congestion.undo(undo.window, undo.threshold);
             self.counters.undone += 1;
             self.undo = None;
@@ -268,8 +272,8 @@ impl Sender {
         self.undo = Some(Undo {
             window: self.congestion.window(),
             threshold: self.congestion.threshold(),
-            first: None,
-            unexplained: 0,
+            retransmitted: false,
+            unexplained: self.flight.retransmitted(),
         });
     }
 

@@ -41,10 +41,10 @@ pub(crate) struct RateReduction {
 pub(crate) struct Undo {
     pub(crate) window: u32,
     pub(crate) threshold: u32,
-    /// When the first retransmission went out.
-    pub(crate) first: Option<Instant>,
+    /// Something was sent again since.
+    pub(crate) retransmitted: bool,
     /// Retransmissions that the peer has not reported as duplicates.
-    pub(crate) unexplained: u32,
+    pub(crate) unexplained: usize,
 }
 
 /// A tail-loss probe in flight (RFC 8985 §7.4).
@@ -125,6 +125,8 @@ pub(crate) struct Sender {
     pub(crate) phase: Phase,
     pub(crate) reduction: RateReduction,
     pub(crate) undo: Option<Undo>,
+    /// When the first of the retransmissions in flight went out.
+    pub(crate) first_retransmission: Option<Instant>,
     pub(crate) tail_probe: Option<TailProbe>,
     usage: Usage,
     /// The end of the last segment sent that was not full (Minshall's variant of Nagle's algorithm).
@@ -182,6 +184,7 @@ impl Sender {
             phase: Phase::Open,
             reduction: RateReduction::default(),
             undo: None,
+            first_retransmission: None,
             tail_probe: None,
             usage: Usage::default(),
             small_end: 0,
@@ -370,10 +373,11 @@ impl Sender {
 
     fn retransmit(&mut self, now: Instant) -> Option<Outgoing> {
         let outgoing = Outgoing::again(self.flight.retransmit(now)?);
+        self.first_retransmission.get_or_insert(now);
         self.counters.retransmits += 1;
         self.reduction.out += 1;
         if let Some(undo) = &mut self.undo {
-            undo.first.get_or_insert(now);
+            undo.retransmitted = true;
             undo.unexplained += 1;
         }
         if self.retransmit_at.is_none() {
@@ -391,6 +395,7 @@ impl Sender {
             outgoing
         } else {
             let outgoing = Outgoing::again(self.flight.retransmit_last(now)?);
+            self.first_retransmission.get_or_insert(now);
             self.counters.retransmits += 1;
             self.tail_probe = Some(TailProbe { end: self.next, retransmission: true });
             outgoing

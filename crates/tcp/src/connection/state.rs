@@ -28,11 +28,6 @@ pub enum State {
 }
 
 impl State {
-    /// Handshake done, in any state but CLOSED.
-    pub(crate) fn is_synchronized(self) -> bool {
-        !matches!(self, Self::SynSent | Self::SynReceived | Self::Closed)
-    }
-
     /// The peer may still send data.
     pub(crate) fn receives(self) -> bool {
         matches!(self, Self::Established | Self::FinWait1 | Self::FinWait2)
