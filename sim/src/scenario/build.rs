@@ -1,0 +1,562 @@
+//! From the sections of a file to a scenario: names, places, defaults.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use indexmap::{IndexMap, IndexSet};
+
+use super::axes::{self, take};
+use super::error::{Problems, suggest};
+use super::model::{Access, Attachment, Host, Relay, Router, Scenario, Server};
+use super::read::{Item, Sections};
+use super::value::Val;
+use super::{cable, file, prefix, regions};
+use crate::topology::Topology;
+
+/// Most routers, and most hosts, of a scenario.
+pub const MAX_NODES: usize = 2_000;
+/// Most servers of one kind.
+pub const MAX_SERVERS: usize = 100;
+/// Most regions in use.
+const MAX_REGIONS: usize = 64;
+/// Longest run.
+pub(super) const MAX_UNTIL: Duration = Duration::from_secs(24 * 3600);
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Router,
+    Host,
+    Relay,
+    Stun,
+    Coordinator,
+}
+
+impl Kind {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Kind::Router => "router",
+            Kind::Host => "host",
+            Kind::Relay => "relay",
+            Kind::Stun => "STUN server",
+            Kind::Coordinator => "coordination server",
+        }
+    }
+}
+
+/// What is known while a scenario is put together.
+pub(super) struct Builder<'p, 't> {
+    pub(super) problems: &'p mut Problems<'t>,
+    /// Every name in use, those of counted hosts expanded.
+    pub(super) names: IndexMap<String, Kind>,
+    /// Base names of hosts, and the hosts each stands for.
+    pub(super) groups: IndexMap<String, Vec<String>>,
+    /// Regions in use, canonical, and where each is first named.
+    regions: IndexMap<String, Range<usize>>,
+}
+
+/// Puts a scenario together; it is only good if no problem was noted.
+pub(super) fn build(name: &str, hash: String, sections: Sections, problems: &mut Problems<'_>) -> Scenario {
+    let mut builder =
+        Builder { problems, names: IndexMap::new(), groups: IndexMap::new(), regions: IndexMap::new() };
+    builder.scenario(name, hash, sections)
+}
+
+impl Builder<'_, '_> {
+    fn scenario(&mut self, name: &str, hash: String, sections: Sections) -> Scenario {
+        let Sections {
+            title,
+            why,
+            until,
+            internet,
+            routers,
+            hosts,
+            relays,
+            stuns,
+            coordinator,
+            traffic,
+            at,
+            expect,
+        } = sections;
+        if title.is_none() && self.problems.is_empty() {
+            self.problems.add(0..0, "the scenario has no title", "begin with: title = \"…\"");
+        }
+        let title = take(title, self.problems).unwrap_or_default();
+        let why = take(why, self.problems).unwrap_or_default();
+        let until = self.until(until);
+        let latency = self.latency(internet);
+
+        self.declare_all(&routers, &hosts, &relays, &stuns);
+        let spans = spans(&routers, &hosts, &relays, &stuns);
+        let routers = self.routers(routers);
+        let hosts = self.hosts(hosts);
+        let first =
+            self.regions.keys().next().cloned().unwrap_or_else(|| regions::REGIONS[4].name.to_owned());
+        let relays = self.relays(relays, &first);
+        let stuns = self.stuns(stuns, &first, relays.len());
+        let coordinator = coordinator.and_then(|item| item.value).unwrap_or_default();
+        let coordinator = self.server(coordinator, &first);
+        self.check_regions(&latency);
+
+        let mut scenario = Scenario {
+            name: name.to_owned(),
+            title,
+            why,
+            hash,
+            until,
+            latency,
+            routers,
+            hosts,
+            relays,
+            stuns,
+            coordinator,
+            traffic: Vec::new(),
+            timeline: Vec::new(),
+            expect: Vec::new(),
+        };
+        if scenario.hosts.len() < 2 && self.problems.is_empty() {
+            self.problems.add(
+                0..0,
+                "a scenario needs two hosts",
+                "write [host.NAME] with behind = \"ROUTER\", twice",
+            );
+        }
+        self.story(&mut scenario, traffic, at, expect);
+        self.check_addresses(&scenario, &spans);
+        scenario
+    }
+
+    /// Addresses that collide, or do not belong where they are.
+    fn check_addresses(&mut self, scenario: &Scenario, spans: &IndexMap<String, Range<usize>>) {
+        if !self.problems.is_empty() {
+            return;
+        }
+        if let Err(error) = Topology::new(scenario) {
+            let node = error.node().unwrap_or_default();
+            // laptop-7 stands where laptop does.
+            let base = node.rsplit_once('-').map_or(node, |(base, _)| base);
+            let span = spans.get(node).or_else(|| spans.get(base)).cloned().unwrap_or(0..0);
+            self.problems.add(span, error.to_string(), "change its address or lan, or leave them away");
+        }
+    }
+
+    fn until(&mut self, until: Option<Val<Duration>>) -> Duration {
+        let span = until.as_ref().map_or(0..0, |value| value.span.clone());
+        let until = take(until, self.problems).unwrap_or(Duration::from_secs(30));
+        if until.is_zero() || until > MAX_UNTIL {
+            self.problems.add(
+                span,
+                "a run lasts more than nothing and at most a day",
+                "write for example until = \"30s\"",
+            );
+        }
+        until
+    }
+
+    /// Delays of the scenario's own, under canonical names in sorted order.
+    fn latency(&mut self, internet: Option<file::Internet>) -> IndexMap<(String, String), Duration> {
+        let mut latency = BTreeMap::new();
+        for (a, row) in internet.map(|internet| internet.latency).unwrap_or_default() {
+            for (b, delay) in row {
+                let span = delay.span.clone();
+                let Some(delay) = take(Some(delay), self.problems) else { continue };
+                let (a, b) = (regions::canonical(&a), regions::canonical(&b));
+                let key = if a <= b { (a, b) } else { (b, a) };
+                let key = (key.0.to_owned(), key.1.to_owned());
+                if let Some(before) = latency.insert(key, delay)
+                    && before != delay
+                {
+                    let message = format!("the delay between `{a}` and `{b}` is given twice");
+                    self.problems.add(span, message, "it holds for both directions: give it once");
+                }
+            }
+        }
+        latency.into_iter().collect()
+    }
+
+    // ---- names ------------------------------------------------------------------------------
+
+    fn declare_all(
+        &mut self,
+        routers: &[Item<file::Router>],
+        hosts: &[Item<file::Host>],
+        relays: &[Item<file::Server>],
+        stuns: &[Item<file::Server>],
+    ) {
+        self.names.insert("coordinator".to_owned(), Kind::Coordinator);
+        for item in routers {
+            self.declare(&item.name, Kind::Router, &item.span);
+        }
+        for item in relays {
+            self.declare(&item.name, Kind::Relay, &item.span);
+        }
+        for item in stuns {
+            self.declare(&item.name, Kind::Stun, &item.span);
+        }
+        let mut total = 0;
+        for item in hosts {
+            let count = item.value.as_ref().and_then(|host| host.count.as_ref());
+            let members = match count {
+                None => vec![item.name.clone()],
+                Some(Val { value: Ok(count), span }) => {
+                    let fitting =
+                        usize::try_from(*count).ok().filter(|count| (1..=MAX_NODES).contains(count));
+                    let Some(count) = fitting else {
+                        self.problems.add(
+                            span.clone(),
+                            format!("{count} hosts"),
+                            format!("write 1 to {MAX_NODES}"),
+                        );
+                        continue;
+                    };
+                    (1..=count).map(|i| format!("{}-{i}", item.name)).collect()
+                }
+                Some(Val { value: Err(bad), span }) => {
+                    self.problems.bad(span.clone(), bad.clone());
+                    continue;
+                }
+            };
+            total += members.len();
+            if total > MAX_NODES {
+                self.problems.add(item.span.clone(), format!("more than {MAX_NODES} hosts"), "");
+                return;
+            }
+            for member in &members {
+                self.declare(member, Kind::Host, &item.span);
+            }
+            self.groups.insert(item.name.clone(), members);
+        }
+        for (items, what, most, span) in [
+            (routers.len(), "routers", MAX_NODES, routers.last().map(|item| &item.span)),
+            (relays.len(), "relays", MAX_SERVERS, relays.last().map(|item| &item.span)),
+            (stuns.len(), "STUN servers", MAX_SERVERS, stuns.last().map(|item| &item.span)),
+        ] {
+            if let Some(span) = span
+                && items > most
+            {
+                self.problems.add(span.clone(), format!("more than {most} {what}"), "");
+            }
+        }
+    }
+
+    fn declare(&mut self, name: &str, kind: Kind, span: &Range<usize>) {
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || name.len() > 63 || name.starts_with('-') || !name.chars().all(fits) {
+            let help = "use letters, digits, `-` and `_`, at most 63";
+            self.problems.add(span.clone(), format!("`{}` is no name", name.escape_debug()), help);
+        }
+        if name == "internet" {
+            self.problems.add(
+                span.clone(),
+                "`internet` is the name of what lies between the regions",
+                "choose another",
+            );
+        }
+        if let Some(before) = self.names.insert(name.to_owned(), kind) {
+            let message = format!("`{name}` is already the name of a {}", before.as_str());
+            self.problems.add(span.clone(), message, "every node needs a name of its own");
+        }
+    }
+
+    /// Checks that `name` is one of the `wanted` kinds.
+    pub(super) fn refer(&mut self, name: Val<String>, wanted: &[Kind]) -> Option<String> {
+        let span = name.span.clone();
+        let name = take(Some(name), self.problems)?;
+        match self.names.get(&name) {
+            Some(kind) if wanted.contains(kind) => Some(name),
+            found => {
+                let what: Vec<&str> = wanted.iter().map(|kind| kind.as_str()).collect();
+                let known = self
+                    .names
+                    .iter()
+                    .filter(|(_, kind)| wanted.contains(kind))
+                    .map(|(name, _)| name.as_str());
+                let help = suggest(&name, known);
+                let message = match found {
+                    Some(kind) => format!("`{name}` is a {}, not a {}", kind.as_str(), what.join(" or ")),
+                    None => format!("there is no {} `{name}`", what.join(" or ")),
+                };
+                self.problems.add(span, message, help);
+                None
+            }
+        }
+    }
+
+    // ---- places -----------------------------------------------------------------------------
+
+    fn attachment(
+        &mut self,
+        at: &Range<usize>,
+        region: Option<Val<String>>,
+        behind: Option<Val<String>>,
+    ) -> Option<Attachment> {
+        match (region, behind) {
+            (Some(region), None) => self.region(region).map(Attachment::Region),
+            (None, Some(behind)) => self.refer(behind, &[Kind::Router]).map(Attachment::Behind),
+            (None, None) => {
+                self.problems.add(
+                    at.clone(),
+                    "it is attached to nothing",
+                    "write region = \"eu-west\" for the internet, or behind = \"ROUTER\"",
+                );
+                None
+            }
+            (Some(_), Some(behind)) => {
+                let help = "leave region away: it follows from the router";
+                self.problems.add(behind.span, "it is in a region and behind a router", help);
+                None
+            }
+        }
+    }
+
+    fn region(&mut self, region: Val<String>) -> Option<String> {
+        let span = region.span.clone();
+        let region = take(Some(region), self.problems)?;
+        let region = regions::canonical(&region).to_owned();
+        self.regions.entry(region.clone()).or_insert(span);
+        Some(region)
+    }
+
+    /// Every two regions in use must have a delay.
+    fn check_regions(&mut self, latency: &IndexMap<(String, String), Duration>) {
+        if let Some((_, span)) = self.regions.get_index(MAX_REGIONS) {
+            self.problems.add(span.clone(), format!("more than {MAX_REGIONS} regions"), "");
+            return;
+        }
+        for (a, span) in &self.regions {
+            if regions::index(a).is_some() {
+                continue;
+            }
+            if !latency.keys().any(|(x, y)| x == a || y == a) {
+                let help = suggest(a, regions::REGIONS.iter().flat_map(|region| [region.name, region.alias]));
+                self.problems.add(
+                    span.clone(),
+                    format!("there is no region `{a}`"),
+                    format!("{help}; a region of your own needs its delays: [internet.latency] {a}.eu-west = \"40ms\""),
+                );
+                continue;
+            }
+            for b in self.regions.keys().filter(|b| *b != a) {
+                let key = if a < b { (a.clone(), b.clone()) } else { (b.clone(), a.clone()) };
+                if !latency.contains_key(&key) {
+                    self.problems.add(
+                        span.clone(),
+                        format!("no delay is known between `{a}` and `{b}`"),
+                        format!("write [internet.latency] {a}.{b} = \"40ms\""),
+                    );
+                }
+            }
+        }
+    }
+
+    fn routers(&mut self, items: Vec<Item<file::Router>>) -> IndexMap<String, Router> {
+        let has_routers: IndexSet<String> = items
+            .iter()
+            .filter_map(|item| item.value.as_ref()?.behind.as_ref()?.value.clone().ok())
+            .collect();
+        let mut waiting = IndexMap::new();
+        for Item { name, span, value } in items {
+            let Some(spec) = value else { continue };
+            let Some(uplink) = self.attachment(&span, spec.region, spec.behind) else { continue };
+            let (nat, nat_name) = axes::nat(spec.nat, self.problems);
+            let (firewall, firewall_name) = axes::firewall(spec.firewall, self.problems);
+            let link = cable::access(spec.link, &cable::uplink(), self.problems);
+            let lan_span = spec.lan.as_ref().map_or(span.clone(), |lan| lan.span.clone());
+            let lan = take(spec.lan, self.problems).map(|lan| lan.0);
+            let address = take(spec.address, self.problems);
+            let router = Router {
+                uplink,
+                address,
+                // Settled below, when the network outside is known.
+                lan: lan.unwrap_or((IpAddr::from([0, 0, 0, 0]), 0)),
+                nat,
+                nat_name,
+                firewall,
+                firewall_name,
+                link,
+            };
+            waiting.insert(name, (router, lan, lan_span));
+        }
+        self.outer_first(waiting, &has_routers)
+    }
+
+    /// Puts outer routers before inner ones, and settles their inside networks on the way.
+    fn outer_first(
+        &mut self,
+        mut waiting: IndexMap<String, (Router, Option<(IpAddr, u8)>, Range<usize>)>,
+        has_routers: &IndexSet<String>,
+    ) -> IndexMap<String, Router> {
+        let mut sorted: IndexMap<String, Router> = IndexMap::new();
+        // Routers whose inside is part of the internet, and how many pass addresses on at all.
+        let mut public: IndexSet<String> = IndexSet::new();
+        let mut routed = 0;
+        while !waiting.is_empty() {
+            let (ready, later): (IndexMap<_, _>, IndexMap<_, _>) =
+                waiting.into_iter().partition(|(_, (router, ..))| match &router.uplink {
+                    Attachment::Region(_) => true,
+                    Attachment::Behind(outer) => sorted.contains_key(outer),
+                });
+            if ready.is_empty() {
+                // A loop, or behind a router that could not be read, which has been noted.
+                for (name, (router, _, span)) in &later {
+                    let Attachment::Behind(outer) = &router.uplink else { continue };
+                    if later.contains_key(outer) {
+                        let message = format!("router `{name}` is behind `{outer}`, which leads back to it");
+                        self.problems.add(span.clone(), message, "give one of them a region");
+                        break;
+                    }
+                }
+                return sorted;
+            }
+            for (name, (mut router, lan, span)) in ready {
+                let (outside, on_internet) = match &router.uplink {
+                    Attachment::Region(_) => (None, true),
+                    Attachment::Behind(outer) => {
+                        (sorted.get(outer).map(|outer| outer.lan), public.contains(outer))
+                    }
+                };
+                if on_internet && router.nat.is_none() {
+                    public.insert(name.clone());
+                }
+                router.lan = match lan {
+                    Some(lan) => lan,
+                    None if router.nat.is_none() => {
+                        routed += 1;
+                        if on_internet { regions::routed(routed) } else { routed_lan(outside, routed) }
+                    }
+                    None => default_lan(outside, has_routers.contains(&name)),
+                };
+                if let Some(outside) = outside
+                    && prefix::overlap(outside, router.lan)
+                {
+                    self.problems.add(
+                        span,
+                        format!("router `{name}` has the same network inside and outside"),
+                        format!(
+                            "{}/{} is taken by the router it is behind: choose another lan",
+                            outside.0, outside.1
+                        ),
+                    );
+                }
+                sorted.insert(name, router);
+            }
+            waiting = later;
+        }
+        sorted
+    }
+
+    fn hosts(&mut self, items: Vec<Item<file::Host>>) -> IndexMap<String, Host> {
+        let mut hosts = IndexMap::new();
+        for Item { name, span, value } in items {
+            let Some(spec) = value else { continue };
+            let counted = spec.count.is_some();
+            let Some(attached) = self.attachment(&span, spec.region, spec.behind) else { continue };
+            let link = cable::access(spec.link, &cable::lan(), self.problems);
+            if let Some(address) = &spec.address
+                && counted
+            {
+                let help = "leave the address away: each gets the next free one";
+                self.problems.add(address.span.clone(), "several hosts cannot share an address", help);
+            }
+            let address = take(spec.address, self.problems);
+            let start_span = spec.start.as_ref().map_or(span, |start| start.span.clone());
+            let start = take(spec.start, self.problems).unwrap_or_default();
+            if start > MAX_UNTIL {
+                self.problems.add(start_span, "it never starts: a run lasts at most a day", "");
+            }
+            let host = Host { attached, address, link, start };
+            for member in self.groups.get(&name).into_iter().flatten() {
+                hosts.insert(member.clone(), host.clone());
+            }
+        }
+        hosts
+    }
+
+    fn relays(&mut self, items: Vec<Item<file::Server>>, first: &str) -> IndexMap<String, Relay> {
+        let relay = |Server { region, address, link }| Relay { region, address, link };
+        let mut relays = IndexMap::new();
+        for Item { name, value, .. } in items {
+            if let Some(spec) = value {
+                relays.insert(name, relay(self.server(spec, first)));
+            }
+        }
+        if relays.is_empty() {
+            let server = self.server(file::Server::default(), first);
+            relays.insert(self.spare_name("relay", Kind::Relay), relay(server));
+        }
+        relays
+    }
+
+    fn stuns(
+        &mut self,
+        items: Vec<Item<file::Server>>,
+        first: &str,
+        relays: usize,
+    ) -> IndexMap<String, Server> {
+        let mut stuns = IndexMap::new();
+        for Item { name, value, .. } in items {
+            if let Some(spec) = value {
+                stuns.insert(name, self.server(spec, first));
+            }
+        }
+        // A peer needs two STUN servers at different addresses to tell whether its mapping varies (RFC 5780 §4.3).
+        if stuns.is_empty() && relays < 2 {
+            let server = self.server(file::Server::default(), first);
+            stuns.insert(self.spare_name("stun", Kind::Stun), server);
+        }
+        stuns
+    }
+
+    /// A name for a default server: the word itself unless the scenario uses it for something else.
+    fn spare_name(&mut self, word: &str, kind: Kind) -> String {
+        let mut name = word.to_owned();
+        while self.names.contains_key(&name) {
+            name.push_str("-server");
+        }
+        self.names.insert(name.clone(), kind);
+        name
+    }
+
+    fn server(&mut self, spec: file::Server, first: &str) -> Server {
+        let region = spec.region.and_then(|region| self.region(region)).unwrap_or_else(|| first.to_owned());
+        let address = take(spec.address, self.problems);
+        let link: Access = cable::access(spec.link, &cable::lan(), self.problems);
+        Server { region, address, link }
+    }
+}
+
+/// Where each node is named.
+fn spans(
+    routers: &[Item<file::Router>],
+    hosts: &[Item<file::Host>],
+    relays: &[Item<file::Server>],
+    stuns: &[Item<file::Server>],
+) -> IndexMap<String, Range<usize>> {
+    let routers = routers.iter().map(|item| (&item.name, &item.span));
+    let hosts = hosts.iter().map(|item| (&item.name, &item.span));
+    let servers = relays.iter().chain(stuns).map(|item| (&item.name, &item.span));
+    routers.chain(hosts).chain(servers).map(|(name, span)| (name.clone(), span.clone())).collect()
+}
+
+/// The inside network of the `n`th router that names none, does not translate, and is behind one that does: its
+/// addresses count outside too, so no two may be the same.
+fn routed_lan(outside: Option<(IpAddr, u8)>, n: usize) -> (IpAddr, u8) {
+    let [.., high, low] = n.to_be_bytes();
+    match outside {
+        Some((IpAddr::V4(v4), _)) if v4.octets()[0] == 10 => {
+            (IpAddr::from([172, 16 + high % 16, low, 0]), 24)
+        }
+        _ => (IpAddr::from([10, high, low, 0]), 24),
+    }
+}
+
+/// The inside network of a router that names none.
+fn default_lan(outside: Option<(IpAddr, u8)>, carrier: bool) -> (IpAddr, u8) {
+    // RFC 6598: the space between a carrier and its customers' routers. RFC 1918: homes.
+    let shared = carrier.then_some((IpAddr::from([100, 64, 0, 0]), 10));
+    let homes = (1..=u8::MAX).map(|i| (IpAddr::from([192, 168, i, 0]), 24));
+    let fits = |lan: &(IpAddr, u8)| outside.is_none_or(|outside| !prefix::overlap(outside, *lan));
+    shared.into_iter().chain(homes).find(fits).unwrap_or((IpAddr::from([10, 0, 0, 0]), 8))
+}

@@ -1,0 +1,292 @@
+//! A scenario written out in full, so that it reads back to the same scenario.
+
+use std::fmt::Write as _;
+
+use link::LinkConfig;
+use nat::{FirewallConfig, NatConfig, Timeouts};
+use trace::FlowKind;
+
+use super::model::{Access, Action, Attachment, Expect, Scenario, Server, Traffic};
+use super::value::{Refresh, Words as _};
+use super::words;
+
+/// The scenario as TOML with every default and preset written out.
+///
+/// Reading it again gives the same scenario, but for the hash of its text.
+pub fn expanded(scenario: &Scenario) -> String {
+    let mut out = String::new();
+    key(&mut out, "title", &text(&scenario.title));
+    if !scenario.why.is_empty() {
+        key(&mut out, "why", &text(&scenario.why));
+    }
+    key(&mut out, "until", &duration(scenario.until));
+    if !scenario.latency.is_empty() {
+        out.push_str("\n[internet.latency]\n");
+        for ((a, b), delay) in &scenario.latency {
+            key(&mut out, &format!("{}.{}", name(a), name(b)), &duration(*delay));
+        }
+    }
+    for (router, spec) in &scenario.routers {
+        let _ = write!(out, "\n[router.{}]\n", name(router));
+        attachment(&mut out, &spec.uplink);
+        address(&mut out, spec.address);
+        key(&mut out, "lan", &format!("\"{}/{}\"", spec.lan.0, spec.lan.1));
+        key(
+            &mut out,
+            "nat",
+            &spec.nat.as_ref().map_or_else(|| text("none"), |nat| nat_table(nat, &spec.nat_name)),
+        );
+        let filter = spec.firewall.as_ref();
+        key(
+            &mut out,
+            "firewall",
+            &filter.map_or_else(|| text("none"), |f| firewall_table(f, &spec.firewall_name)),
+        );
+        key(&mut out, "link", &inline(&access(&spec.link)));
+    }
+    for (host, spec) in &scenario.hosts {
+        let _ = write!(out, "\n[host.{}]\n", name(host));
+        attachment(&mut out, &spec.attached);
+        address(&mut out, spec.address);
+        key(&mut out, "link", &inline(&access(&spec.link)));
+        key(&mut out, "start", &duration(spec.start));
+    }
+    for (relay, spec) in &scenario.relays {
+        let _ = write!(out, "\n[relay.{}]\n", name(relay));
+        server(
+            &mut out,
+            &Server { region: spec.region.clone(), address: spec.address, link: spec.link.clone() },
+        );
+    }
+    for (stun, spec) in &scenario.stuns {
+        let _ = write!(out, "\n[stun.{}]\n", name(stun));
+        server(&mut out, spec);
+    }
+    out.push_str("\n[coordinator]\n");
+    server(&mut out, &scenario.coordinator);
+    for flow in &scenario.traffic {
+        out.push_str("\n[[traffic]]\n");
+        traffic(&mut out, flow);
+    }
+    for timed in &scenario.timeline {
+        out.push_str("\n[[at]]\n");
+        key(&mut out, "time", &duration(timed.at));
+        action(&mut out, &timed.action);
+    }
+    for expect in &scenario.expect {
+        out.push_str("\n[[expect]]\n");
+        expectation(&mut out, expect);
+    }
+    out
+}
+
+fn key(out: &mut String, key: &str, value: &str) {
+    let _ = writeln!(out, "{key} = {value}");
+}
+
+/// A TOML string.
+fn text(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// A TOML key: names are bare keys already, regions of the scenario's own may be anything.
+fn name(name: &str) -> String {
+    let bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if bare { name.to_owned() } else { quoted(name) }
+}
+
+/// A key that is not bare: a basic string on one line.
+fn quoted(name: &str) -> String {
+    let mut out = String::from('"');
+    for c in name.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04X}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn duration(value: std::time::Duration) -> String {
+    format!("\"{}\"", words::duration(value))
+}
+
+fn attachment(out: &mut String, attachment: &Attachment) {
+    match attachment {
+        Attachment::Region(region) => key(out, "region", &text(region)),
+        Attachment::Behind(router) => key(out, "behind", &text(router)),
+    }
+}
+
+fn address(out: &mut String, address: Option<std::net::IpAddr>) {
+    if let Some(address) = address {
+        key(out, "address", &format!("\"{address}\""));
+    }
+}
+
+fn server(out: &mut String, server: &Server) {
+    key(out, "region", &text(&server.region));
+    address(out, server.address);
+    key(out, "link", &inline(&access(&server.link)));
+}
+
+type Pairs = Vec<(&'static str, String)>;
+
+fn inline(pairs: &Pairs) -> String {
+    let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    format!("{{ {} }}", pairs.join(", "))
+}
+
+/// The keys of a cable.
+fn access(access: &Access) -> Pairs {
+    let Access { down, up } = access;
+    let each = |value: &dyn Fn(&LinkConfig) -> String| {
+        let (down, up) = (value(down), value(up));
+        if down == up { down } else { format!("{{ down = {down}, up = {up} }}") }
+    };
+    vec![
+        ("down", format!("\"{}\"", words::rate(down.rate_bps))),
+        ("up", format!("\"{}\"", words::rate(up.rate_bps))),
+        ("delay", each(&|link| duration(link.delay))),
+        ("jitter", each(&|link| duration(words::jitter(link)))),
+        ("queue", each(&|link| format!("\"{}\"", words::queue(link.queue_bytes)))),
+        ("loss", each(&|link| format!("\"{}\"", words::ratio(link.loss.parts_per_billion())))),
+        ("reorder", each(&|link| link.may_reorder.to_string())),
+    ]
+}
+
+/// A preset's name comes first: it says the same as the keys after it, and keeps the name.
+fn preset(name: &str) -> Pairs {
+    if name == super::axes::CUSTOM { Vec::new() } else { vec![("preset", text(name))] }
+}
+
+fn timeouts(timeouts: &Timeouts) -> Pairs {
+    vec![
+        ("udp-unreplied-timeout", duration(timeouts.udp_unreplied)),
+        ("udp-replied-timeout", duration(timeouts.udp_replied)),
+        ("udp-replied-after", duration(timeouts.udp_replied_after)),
+        ("tcp-transitory-timeout", duration(timeouts.tcp_transitory)),
+        ("tcp-established-timeout", duration(timeouts.tcp_established)),
+        ("icmp-timeout", duration(timeouts.icmp)),
+    ]
+}
+
+fn word(word: &str) -> String {
+    format!("\"{word}\"")
+}
+
+fn nat_table(nat: &NatConfig, name: &str) -> String {
+    let refresh = Refresh { outbound: nat.refresh_outbound, inbound: nat.refresh_inbound };
+    let refresh =
+        Refresh::all().into_iter().find(|(_, known)| *known == refresh).map_or("both", |(word, _)| word);
+    let mut pairs = preset(name);
+    pairs.extend([
+        ("mapping", word(nat.mapping.as_str())),
+        ("filtering", word(nat.filtering.as_str())),
+        ("ports", word(nat.allocation.as_str())),
+        ("port-range", word(&nat.ports.to_string())),
+        ("hairpin", word(nat.hairpin.as_str())),
+    ]);
+    pairs.extend(timeouts(&nat.timeouts));
+    pairs.extend([
+        ("refresh", word(refresh)),
+        ("tcp-pickup", nat.tcp_pickup.to_string()),
+        ("capacity", nat.capacity.to_string()),
+        ("conntrack", word(nat.conntrack.map_or("off", nat::InputPolicy::as_str))),
+    ]);
+    inline(&pairs)
+}
+
+fn firewall_table(firewall: &FirewallConfig, name: &str) -> String {
+    let mut pairs = preset(name);
+    pairs.push(("inbound", word(firewall.inbound.as_str())));
+    pairs.push(("udp", word(if firewall.udp_blocked { "blocked" } else { "open" })));
+    if let Some(rules) = &firewall.outbound {
+        let rules: Vec<String> = rules.iter().map(|rule| word(&rule.to_string())).collect();
+        pairs.push(("outbound", format!("[{}]", rules.join(", "))));
+    }
+    pairs.extend(timeouts(&firewall.timeouts));
+    pairs.push(("capacity", firewall.capacity.to_string()));
+    inline(&pairs)
+}
+
+fn traffic(out: &mut String, flow: &Traffic) {
+    let kind = trace::FlowKind::all()
+        .into_iter()
+        .find(|(_, kind)| *kind == flow.kind)
+        .map_or("ping", |(word, _)| word);
+    key(out, "kind", &word(kind));
+    key(out, "from", &text(&flow.from));
+    key(out, "to", &text(&flow.to));
+    key(out, "at", &duration(flow.at));
+    if let Some(stop) = flow.stop {
+        key(out, "stop", &duration(stop));
+    }
+    if flow.kind == FlowKind::Bulk {
+        key(out, "bytes", &word(&words::size(flow.bytes)));
+    } else {
+        key(out, "interval", &duration(flow.interval));
+        key(out, "size", &word(&words::size(u64::from(flow.size))));
+    }
+}
+
+fn action(out: &mut String, action: &Action) {
+    let (verb, pairs) = match action {
+        Action::RebootRouter { router, off } => {
+            ("reboot", vec![("router", text(router)), ("off", duration(*off))])
+        }
+        Action::FlushRouter { router } => ("flush", vec![("router", text(router))]),
+        Action::RestartRelay { relay, off } => {
+            ("restart", vec![("relay", text(relay)), ("off", duration(*off))])
+        }
+        Action::RestartCoordinator { off } => {
+            ("restart", vec![("coordinator", "true".to_owned()), ("off", duration(*off))])
+        }
+        Action::ChangeLink { node, link } => {
+            let mut pairs = vec![("node", text(node))];
+            pairs.extend(access(link));
+            ("link", pairs)
+        }
+        Action::SetLink { node, up } => return key(out, if *up { "up" } else { "down" }, &text(node)),
+        Action::SetFirewall { router, firewall, name } => {
+            let rules =
+                firewall.as_ref().map_or_else(|| text("none"), |firewall| firewall_table(firewall, name));
+            ("firewall", vec![("router", text(router)), ("rules", rules)])
+        }
+    };
+    key(out, verb, &inline(&pairs));
+}
+
+fn expectation(out: &mut String, expect: &Expect) {
+    let Expect {
+        pair,
+        path,
+        first_data_within,
+        direct_within,
+        lost_at_most,
+        recovers_within,
+        rtt_at_most,
+        goodput_at_least_bps,
+        completes,
+    } = expect;
+    let pairs = [
+        ("pair", pair.as_ref().map(|(a, b)| format!("[{}, {}]", text(a), text(b)))),
+        ("path", path.map(|path| word(path.as_str()))),
+        ("first-data-within", first_data_within.map(duration)),
+        ("direct-within", direct_within.map(duration)),
+        ("lost-at-most", lost_at_most.map(|lost| lost.to_string())),
+        ("recovers-within", recovers_within.map(duration)),
+        ("rtt-at-most", rtt_at_most.map(duration)),
+        ("goodput-at-least", goodput_at_least_bps.map(|rate| word(&words::rate(Some(rate))))),
+        ("completes", completes.map(|completes| completes.to_string())),
+    ];
+    for (name, value) in pairs {
+        if let Some(value) = value {
+            key(out, name, &value);
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! A scenario file as it is written. These types are the reference of the format: their comments are what an editor
+//! shows, and their keys are the only ones there are.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use nat::{Filtering, Hairpin, Inbound, InputPolicy, Mapping, PortAllocation};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use trace::{FlowKind, Path};
+
+use super::value::{Allow, Both, Ports, Prefix, Queue, Rate, Ratio, Refresh, Size, Sugar, Udp, Val, Word};
+
+/// A network, what happens in it, and what must come of it.
+#[derive(JsonSchema)]
+#[schemars(rename = "Scenario", rename_all = "kebab-case", deny_unknown_fields)]
+#[expect(dead_code, reason = "read section by section, so that each mistake is found; this is its schema")]
+pub(super) struct File {
+    /// One line.
+    title: Val<String>,
+    /// What it shows: the RFC, the device, the everyday event.
+    why: Option<Val<String>>,
+    /// Length of the run. Default 30s.
+    until: Option<Val<Duration>>,
+    /// The internet between the regions.
+    internet: Option<Internet>,
+    /// Routers by name.
+    router: Option<BTreeMap<String, Router>>,
+    /// Machines with a peer, by name.
+    host: Option<BTreeMap<String, Host>>,
+    /// Relays by name. Default: one named "relay" in the first region.
+    relay: Option<BTreeMap<String, Server>>,
+    /// STUN servers beyond those beside the relays, by name. Default: one named "stun" while there is only one relay.
+    stun: Option<BTreeMap<String, Server>>,
+    /// The coordination server. Default: in the first region.
+    coordinator: Option<Server>,
+    /// Flows through the tunnel. Default: pings between the pairs of the expectations.
+    traffic: Option<Vec<Traffic>>,
+    /// What happens when.
+    at: Option<Vec<At>>,
+    /// What must come of it.
+    expect: Option<Vec<Expect>>,
+}
+
+/// The sections of a file.
+pub const SECTIONS: [&str; 12] = [
+    "title",
+    "why",
+    "until",
+    "internet",
+    "router",
+    "host",
+    "relay",
+    "stun",
+    "coordinator",
+    "traffic",
+    "at",
+    "expect",
+];
+
+/// The internet between the regions.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Internet {
+    /// One-way delay between two regions, as in `eu-west.moon = "1300ms"`. It goes before the built-in matrix, and
+    /// must give every pair of a region that is not in the matrix.
+    #[serde(default)]
+    pub(super) latency: BTreeMap<String, BTreeMap<String, Val<Duration>>>,
+}
+
+/// A router: home router, carrier NAT, firewall, or all in one.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Router {
+    /// The region of the internet that its uplink goes to.
+    pub(super) region: Option<Val<String>>,
+    /// The router that its uplink goes to instead.
+    pub(super) behind: Option<Val<String>>,
+    /// Its address on the uplink. Default: the next free one.
+    pub(super) address: Option<Val<IpAddr>>,
+    /// Its inside network. Default: 192.168.1.0/24, or 100.64.0.0/10 with routers behind it (RFC 6598), or the first of
+    /// 192.168.2.0/24 … that is not the network it is attached to. Without translation: a network of public addresses
+    /// on the internet, one of 10.0.0.0/8 behind another router.
+    pub(super) lan: Option<Val<Prefix>>,
+    /// Address translation: a preset, its axes, or "none". Default: "linux".
+    pub(super) nat: Option<Sugar<Nat>>,
+    /// Packet filter: a preset, its rules, or "none". Default: none beyond the NAT.
+    pub(super) firewall: Option<Sugar<Firewall>>,
+    /// Its uplink: a preset or properties.
+    pub(super) link: Option<Sugar<Link>>,
+}
+
+/// Address translation as the axes of RFC 4787.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Nat {
+    /// Where to start from; the other keys change it. Default: what RFC 4787 asks for.
+    pub(super) preset: Option<Val<String>>,
+    /// When an inside endpoint keeps its external endpoint (RFC 4787 §4.1).
+    pub(super) mapping: Option<Val<Word<Mapping>>>,
+    /// Who may send to a binding (RFC 4787 §5).
+    pub(super) filtering: Option<Val<Word<Filtering>>>,
+    /// How external ports are chosen (RFC 4787 §4.2).
+    pub(super) ports: Option<Val<Word<PortAllocation>>>,
+    /// The ports that sequential and random allocation hand out.
+    pub(super) port_range: Option<Val<Ports>>,
+    /// Packets from inside for the router's own external address (RFC 4787 §6).
+    pub(super) hairpin: Option<Val<Word<Hairpin>>>,
+    /// How long a silent UDP conversation is remembered; sets the next two.
+    pub(super) udp_timeout: Option<Val<Duration>>,
+    /// The same, while nothing has come back.
+    pub(super) udp_unreplied_timeout: Option<Val<Duration>>,
+    /// The same, once something has come back.
+    pub(super) udp_replied_timeout: Option<Val<Duration>>,
+    /// The age from which the timeout of answered conversations holds.
+    pub(super) udp_replied_after: Option<Val<Duration>>,
+    /// TCP while it opens or closes.
+    pub(super) tcp_transitory_timeout: Option<Val<Duration>>,
+    /// TCP once established.
+    pub(super) tcp_established_timeout: Option<Val<Duration>>,
+    /// ICMP echo.
+    pub(super) icmp_timeout: Option<Val<Duration>>,
+    /// Which packets start a conversation's time anew (RFC 4787 REQ-6).
+    pub(super) refresh: Option<Val<Word<Refresh>>>,
+    /// Whether a TCP segment that opens no connection makes a binding.
+    pub(super) tcp_pickup: Option<Val<bool>>,
+    /// How many conversations it can remember.
+    pub(super) capacity: Option<Val<u64>>,
+    /// Tables as in the Linux kernel, with the policy for packets to the router itself; or "off".
+    pub(super) conntrack: Option<Val<Word<Option<InputPolicy>>>>,
+}
+
+/// A packet filter between a router's inside and its uplink.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Firewall {
+    /// Where to start from; the other keys change it. Default: only answers come in, everything goes out.
+    pub(super) preset: Option<Val<String>>,
+    /// Packets from outside.
+    pub(super) inbound: Option<Val<Word<Inbound>>>,
+    /// "blocked" drops all UDP.
+    pub(super) udp: Option<Val<Word<Udp>>>,
+    /// The only protocols and destination ports that may go out; leave it away for everything.
+    pub(super) outbound: Option<Vec<Val<Allow>>>,
+    /// How long a silent UDP conversation is remembered; sets the next two.
+    pub(super) udp_timeout: Option<Val<Duration>>,
+    /// The same, while nothing has come back.
+    pub(super) udp_unreplied_timeout: Option<Val<Duration>>,
+    /// The same, once something has come back.
+    pub(super) udp_replied_timeout: Option<Val<Duration>>,
+    /// The age from which the timeout of answered conversations holds.
+    pub(super) udp_replied_after: Option<Val<Duration>>,
+    /// TCP while it opens or closes.
+    pub(super) tcp_transitory_timeout: Option<Val<Duration>>,
+    /// TCP once established.
+    pub(super) tcp_established_timeout: Option<Val<Duration>>,
+    /// ICMP echo.
+    pub(super) icmp_timeout: Option<Val<Duration>>,
+    /// How many conversations it can remember.
+    pub(super) capacity: Option<Val<u64>>,
+}
+
+/// A cable, both directions. All but the rates may be one value, or `{ down = …, up = … }`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Link {
+    /// Where to start from; the other keys change it. Default: what the node would have without `link`.
+    pub(super) preset: Option<Val<String>>,
+    /// Rate towards the node, or "unlimited".
+    pub(super) down: Option<Val<Rate>>,
+    /// Rate away from the node, or "unlimited".
+    pub(super) up: Option<Val<Rate>>,
+    /// One-way delay.
+    pub(super) delay: Option<Both<Duration>>,
+    /// How far the delay varies, to either side.
+    pub(super) jitter: Option<Both<Duration>>,
+    /// Bytes that wait at most, or "unlimited"; what does not fit is dropped. With a new rate: 100 ms of it.
+    pub(super) queue: Option<Both<Queue>>,
+    /// Share of packets lost at random.
+    pub(super) loss: Option<Both<Ratio>>,
+    /// Whether a packet with little jitter may overtake one with much.
+    pub(super) reorder: Option<Both<bool>>,
+}
+
+/// A machine with a peer.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Host {
+    /// The region of the internet, for a machine with a public address.
+    pub(super) region: Option<Val<String>>,
+    /// The router that it is behind.
+    pub(super) behind: Option<Val<String>>,
+    /// Its address. Default: the next free one.
+    pub(super) address: Option<Val<IpAddr>>,
+    /// That many alike: laptop-1, laptop-2 …
+    pub(super) count: Option<Val<u64>>,
+    /// Its cable.
+    pub(super) link: Option<Sugar<Link>>,
+    /// When its peer starts. Default: 0s.
+    pub(super) start: Option<Val<Duration>>,
+}
+
+/// A server with a public address.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Server {
+    /// Its region. Default: the first one in the file.
+    pub(super) region: Option<Val<String>>,
+    /// Its address. Default: the next free one.
+    pub(super) address: Option<Val<IpAddr>>,
+    /// Its cable.
+    pub(super) link: Option<Sugar<Link>>,
+}
+
+/// A flow through the tunnel. With the base names of hosts with `count`, one flow per pair: each to the next and the
+/// last to the first when both names are the same, else first to first, second to second …, or all to the one.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Traffic {
+    /// ping: echo request and reply. voice: a constant stream both ways. bulk: a TCP transfer.
+    pub(super) kind: Val<Word<FlowKind>>,
+    /// The side that starts.
+    pub(super) from: Val<String>,
+    /// The other side.
+    pub(super) to: Val<String>,
+    /// When it starts. Default: 1s.
+    pub(super) at: Option<Val<Duration>>,
+    /// When it stops. Default: at the end; bulk when all has arrived.
+    pub(super) stop: Option<Val<Duration>>,
+    /// Ping and voice: time between packets. Default: 1s for ping, 20ms for voice.
+    pub(super) interval: Option<Val<Duration>>,
+    /// Ping and voice: bytes in a packet. Default: 56B for ping, 172B for voice.
+    pub(super) size: Option<Val<Size>>,
+    /// Bulk: how much to transfer. Default: 5MB.
+    pub(super) bytes: Option<Val<Size>>,
+}
+
+/// Something that happens at a time: exactly one of the keys beside `time`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct At {
+    /// When, since the start of the run.
+    pub(super) time: Val<Duration>,
+    /// A router loses its state and passes nothing for a while.
+    pub(super) reboot: Option<Reboot>,
+    /// A router forgets its bindings and goes on.
+    pub(super) flush: Option<Flush>,
+    /// A relay or the coordination server stops and starts again.
+    pub(super) restart: Option<Restart>,
+    /// The cable of a node changes; what is not named stays.
+    pub(super) link: Option<LinkChange>,
+    /// The cable of this node is cut.
+    pub(super) down: Option<Val<String>>,
+    /// The cable of this node is mended.
+    pub(super) up: Option<Val<String>>,
+    /// A router gets another firewall.
+    pub(super) firewall: Option<FirewallChange>,
+}
+
+/// A router loses its state and passes nothing for a while.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Reboot {
+    /// Which.
+    pub(super) router: Val<String>,
+    /// For how long. Default: 20s.
+    pub(super) off: Option<Val<Duration>>,
+}
+
+/// A router forgets its bindings and goes on.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Flush {
+    /// Which.
+    pub(super) router: Val<String>,
+}
+
+/// A relay or the coordination server stops and starts again.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Restart {
+    /// Which relay.
+    pub(super) relay: Option<Val<String>>,
+    /// The coordination server instead; its records are kept.
+    pub(super) coordinator: Option<Val<bool>>,
+    /// For how long. Default: 2s.
+    pub(super) off: Option<Val<Duration>>,
+}
+
+/// The cable of a node changes; what is not named stays.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct LinkChange {
+    /// Host, router, relay, STUN server, or "coordinator".
+    pub(super) node: Val<String>,
+    /// Start from this preset instead of the cable as it is.
+    pub(super) preset: Option<Val<String>>,
+    /// Rate towards the node, or "unlimited".
+    pub(super) down: Option<Val<Rate>>,
+    /// Rate away from the node, or "unlimited".
+    pub(super) up: Option<Val<Rate>>,
+    /// One-way delay.
+    pub(super) delay: Option<Both<Duration>>,
+    /// How far the delay varies, to either side.
+    pub(super) jitter: Option<Both<Duration>>,
+    /// Bytes that wait at most, or "unlimited"; what does not fit is dropped. With a new rate: 100 ms of it.
+    pub(super) queue: Option<Both<Queue>>,
+    /// Share of packets lost at random.
+    pub(super) loss: Option<Both<Ratio>>,
+    /// Whether a packet with little jitter may overtake one with much.
+    pub(super) reorder: Option<Both<bool>>,
+}
+
+impl LinkChange {
+    /// The node, and the change as a cable description.
+    pub(super) fn into_parts(self) -> (Val<String>, Link) {
+        let LinkChange { node, preset, down, up, delay, jitter, queue, loss, reorder } = self;
+        (node, Link { preset, down, up, delay, jitter, queue, loss, reorder })
+    }
+}
+
+/// A router gets another firewall.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct FirewallChange {
+    /// Which.
+    pub(super) router: Val<String>,
+    /// A preset, rules, or "none".
+    pub(super) rules: Sugar<Firewall>,
+}
+
+/// What must come of it, for one pair of hosts or for every pair that has traffic. Every key given is checked.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Expect {
+    /// Two hosts, or base names as in traffic. Default: every pair that has traffic.
+    pub(super) pair: Option<Vec<Val<String>>>,
+    /// The path that both use at the end.
+    pub(super) path: Option<Val<Word<Path>>>,
+    /// From the first packet sent to the first received.
+    pub(super) first_data_within: Option<Val<Duration>>,
+    /// From the first packet sent until both sides send on a path that is not relayed.
+    pub(super) direct_within: Option<Val<Duration>>,
+    /// Most packets of ping and voice lost over the whole run.
+    pub(super) lost_at_most: Option<Val<u64>>,
+    /// After each disturbance: from the last packet received before the gap to the next one received.
+    pub(super) recovers_within: Option<Val<Duration>>,
+    /// Median round trip of pings.
+    pub(super) rtt_at_most: Option<Val<Duration>>,
+    /// Rate at which bulk transfers deliver.
+    pub(super) goodput_at_least: Option<Val<Rate>>,
+    /// Whether bulk transfers must deliver everything.
+    pub(super) completes: Option<Val<bool>>,
+}

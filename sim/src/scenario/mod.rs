@@ -1,0 +1,90 @@
+//! Scenario files: TOML in, plain data out, mistakes shown where they stand.
+//!
+//! A file names routers and hosts, what runs between them, what happens when, and what must come of it:
+//!
+//! ```
+//! let text = r#"
+//! title = "Two homes"
+//!
+//! [router.home-a]
+//! region = "eu-west"
+//!
+//! [router.home-b]
+//! region = "us-east"
+//!
+//! [host.takkie]
+//! behind = "home-a"
+//!
+//! [host.flappie]
+//! behind = "home-b"
+//!
+//! [[expect]]
+//! pair = ["takkie", "flappie"]
+//! path = "direct"
+//! "#;
+//! let scenario = punchbag::scenario::parse("two-homes", "two-homes.toml", text)?;
+//! assert_eq!(scenario.hosts.len(), 2);
+//! # Ok::<(), punchbag::scenario::ScenarioError>(())
+//! ```
+//!
+//! Every value carries its unit and is read exactly. A preset stands for what could be said in full, and [`expanded`]
+//! writes a scenario with everything said in full. [`schema`] describes the format to editors.
+//!
+//! What it does not do: variables, templates, loops, ranges. What needs logic is Rust.
+
+mod axes;
+mod build;
+mod cable;
+mod error;
+mod expand;
+mod file;
+mod model;
+pub(crate) mod prefix;
+mod read;
+pub mod regions;
+mod story;
+mod units;
+mod value;
+pub mod words;
+
+pub use build::{MAX_NODES, MAX_SERVERS};
+pub use error::{Problem, ScenarioError};
+pub use expand::expanded;
+pub use file::SECTIONS;
+pub use model::*;
+pub use story::MAX_FLOWS;
+
+use error::Problems;
+
+/// Longest scenario file, in bytes.
+pub const MAX_FILE_BYTES: usize = 1 << 20;
+
+/// Reads the scenario called `name` from `text`, which is the file at `path`.
+///
+/// # Errors
+/// Everything that is wrong with the file, each with its line and how to put it right.
+pub fn parse(name: &str, path: &str, text: &str) -> Result<Scenario, ScenarioError> {
+    if text.len() > MAX_FILE_BYTES {
+        let mut problems = Problems::new("");
+        problems.add(
+            0..0,
+            "the file is too long",
+            format!("a scenario has at most {}", words::size(MAX_FILE_BYTES as u64)),
+        );
+        return Err(problems.into_error(path));
+    }
+    let mut problems = Problems::new(text);
+    let sections = read::sections(text, &mut problems);
+    if problems.is_syntax() {
+        return Err(problems.into_error(path));
+    }
+    let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
+    let scenario = build::build(name, hash, sections, &mut problems);
+    if problems.is_empty() { Ok(scenario) } else { Err(problems.into_error(path)) }
+}
+
+/// The JSON schema of a scenario file, for editors.
+pub fn schema() -> String {
+    let schema = schemars::schema_for!(file::File);
+    serde_json::to_string_pretty(&schema).unwrap_or_default()
+}

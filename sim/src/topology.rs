@@ -1,0 +1,530 @@
+//! Who is behind whom, at which address: a [`Scenario`] laid out, before anything moves.
+//!
+//! A realm is a set of nodes that reach each other without a router in between: the internet, or the inside of one
+//! router. An address means something in one realm only, so two homes may both have a 192.168.1.2. A router without NAT
+//! joins its inside to the realm of its uplink: the addresses in there count in both.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use link::LinkConfig;
+use nat::{FirewallConfig, NatConfig};
+use rustc_hash::FxBuildHasher;
+use trace::{Name, NodeKind};
+
+use crate::scenario::{Access, Attachment, Host, Relay, Router, Scenario, Server, prefix, regions, words};
+
+/// Name of the coordination server's node.
+pub const COORDINATOR: &str = "coordinator";
+
+/// Index of a node in [`Topology::nodes`].
+pub type NodeIdx = u32;
+/// Index of a region in [`Topology::regions`].
+pub type RegionIdx = u32;
+/// Who answers to an address: a direct child of the realm, which may be a router with the owner behind it.
+pub type Table = IndexMap<IpAddr, NodeIdx, FxBuildHasher>;
+
+/// What a node hangs off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Parent {
+    /// The internet.
+    Internet,
+    /// The inside of a router.
+    Router(NodeIdx),
+}
+
+/// A host, router or server in its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Its name, unique in the topology.
+    pub name: Name,
+    /// What it is.
+    pub kind: NodeKind,
+    /// What its cable leads to.
+    pub parent: Parent,
+    /// The region in which its way to the internet ends.
+    pub region: RegionIdx,
+    /// Its address in the realm of its parent.
+    pub address: IpAddr,
+    /// Its cable, away from it.
+    pub up: LinkConfig,
+    /// Its cable, towards it.
+    pub down: LinkConfig,
+    /// What makes it a router.
+    pub router: Option<RouterPlan>,
+}
+
+/// The inside of a router and what stands before it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouterPlan {
+    /// Its inside network: first address and prefix length.
+    pub lan: (IpAddr, u8),
+    /// Its own address in there.
+    pub gateway: IpAddr,
+    /// Address translation, if any.
+    pub nat: Option<NatConfig>,
+    /// Packet filter, if any.
+    pub firewall: Option<FirewallConfig>,
+    /// The addresses that the NAT gives out; its own on the uplink.
+    pub external: Vec<IpAddr>,
+    /// Who answers to an address on the inside.
+    pub inside: Table,
+    /// Presets or "custom": "linux, web-only".
+    pub about: String,
+}
+
+/// A scenario laid out. Nothing here moves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Topology {
+    /// Every node: routers, outer before inner; then hosts, relays, STUN servers and the coordination server.
+    pub nodes: Vec<Node>,
+    /// Nodes by name.
+    pub by_name: IndexMap<Name, NodeIdx, FxBuildHasher>,
+    /// Who answers to an address on the internet.
+    pub internet: Table,
+    /// The regions in use, canonical names.
+    pub regions: Vec<Name>,
+    /// One-way delays, row by row.
+    latency: Vec<Duration>,
+}
+
+/// Why a scenario cannot be laid out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopologyError {
+    /// Two nodes of one realm have one address.
+    #[error("{node} and {other} both have {address}")]
+    AddressTaken {
+        /// The later one.
+        node: String,
+        /// The earlier one.
+        other: String,
+        /// Their address.
+        address: IpAddr,
+    },
+    /// An address that is not in the network of the router above.
+    #[error("{node} has {address}, which is not a host's address in {network}/{prefix}")]
+    OutsideNetwork {
+        /// Whose.
+        node: String,
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: IpAddr,
+        /// Its prefix length.
+        prefix: u8,
+    },
+    /// An address that means nothing on the internet.
+    #[error("{node} is on the internet with {address}, which is not a public address")]
+    NotPublic {
+        /// Whose.
+        node: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// A network without a free address.
+    #[error("no address is left for {node} in {network}")]
+    Full {
+        /// For whom.
+        node: String,
+        /// Where.
+        network: String,
+    },
+    /// A router that would have to translate between IPv4 and IPv6.
+    #[error("{node} has {address} outside and another kind of addresses inside")]
+    TwoFamilies {
+        /// Which.
+        node: String,
+        /// Its outer address.
+        address: IpAddr,
+    },
+    /// A node behind something that is no router before it.
+    #[error("{node} is behind {router}, which is no router that comes before it")]
+    NoSuchRouter {
+        /// Which.
+        node: String,
+        /// What it names.
+        router: String,
+    },
+    /// Two regions without a known delay.
+    #[error("no delay is known between {a} and {b}")]
+    NoDelay {
+        /// One region.
+        a: String,
+        /// The other.
+        b: String,
+    },
+}
+
+impl TopologyError {
+    /// The node it is about, if it is about one.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            TopologyError::AddressTaken { node, .. }
+            | TopologyError::OutsideNetwork { node, .. }
+            | TopologyError::NotPublic { node, .. }
+            | TopologyError::Full { node, .. }
+            | TopologyError::TwoFamilies { node, .. }
+            | TopologyError::NoSuchRouter { node, .. } => Some(node),
+            TopologyError::NoDelay { .. } => None,
+        }
+    }
+}
+
+/// A node on its way into the topology.
+struct Draft<'s> {
+    name: &'s str,
+    kind: NodeKind,
+    attached: Attachment,
+    address: Option<IpAddr>,
+    link: &'s Access,
+    router: Option<&'s Router>,
+}
+
+impl Topology {
+    /// Lays a scenario out.
+    ///
+    /// Nodes without an address get the next free one: from x.x.x.2 behind a router, and on the internet from a block of
+    /// their region's own.
+    ///
+    /// # Errors
+    /// Addresses that collide or do not belong where they are, and regions without a delay between them.
+    pub fn new(scenario: &Scenario) -> Result<Topology, TopologyError> {
+        let mut topology = Topology {
+            nodes: Vec::new(),
+            by_name: IndexMap::default(),
+            internet: Table::default(),
+            regions: Vec::new(),
+            latency: Vec::new(),
+        };
+        let drafts = drafts(scenario);
+        for draft in &drafts {
+            topology.place(draft)?;
+        }
+        topology.measure(scenario)?;
+        topology.address(&drafts)?;
+        Ok(topology)
+    }
+
+    /// One-way delay from one region to another, the same both ways; within a region, between two of its sites.
+    ///
+    /// # Panics
+    /// If one of them is not an index of [`Topology::regions`].
+    pub fn one_way(&self, a: RegionIdx, b: RegionIdx) -> Duration {
+        self.latency[a as usize * self.regions.len() + b as usize]
+    }
+
+    /// The index of a node by its name.
+    pub fn find(&self, name: &str) -> Option<NodeIdx> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The node at an index.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn node(&self, index: NodeIdx) -> &Node {
+        &self.nodes[index as usize]
+    }
+
+    /// Adds a node, still without its address.
+    fn place(&mut self, draft: &Draft<'_>) -> Result<(), TopologyError> {
+        let (parent, region) = match &draft.attached {
+            Attachment::Region(region) => (Parent::Internet, self.region(region)),
+            Attachment::Behind(router) => {
+                let found = self.find(router).filter(|index| self.node(*index).router.is_some());
+                let index = found.ok_or_else(|| TopologyError::NoSuchRouter {
+                    node: draft.name.to_owned(),
+                    router: router.clone(),
+                })?;
+                (Parent::Router(index), self.node(index).region)
+            }
+        };
+        let router = draft.router.map(|router| RouterPlan {
+            lan: router.lan,
+            gateway: prefix::nth(router.lan.0, router.lan.1, 1).unwrap_or(router.lan.0),
+            nat: router.nat.clone(),
+            firewall: router.firewall.clone(),
+            external: Vec::new(),
+            inside: Table::default(),
+            about: about(router),
+        });
+        let name: Name = draft.name.into();
+        self.by_name.insert(name.clone(), index(self.nodes.len()));
+        self.nodes.push(Node {
+            name,
+            kind: draft.kind,
+            parent,
+            region,
+            address: IpAddr::from([0, 0, 0, 0]),
+            up: draft.link.up,
+            down: draft.link.down,
+            router,
+        });
+        Ok(())
+    }
+
+    fn region(&mut self, region: &str) -> RegionIdx {
+        let region = regions::canonical(region);
+        let known = self.regions.iter().position(|known| **known == *region);
+        index(known.unwrap_or_else(|| {
+            self.regions.push(region.into());
+            self.regions.len() - 1
+        }))
+    }
+
+    /// Fills in the delays between the regions in use.
+    fn measure(&mut self, scenario: &Scenario) -> Result<(), TopologyError> {
+        for a in &self.regions {
+            for b in &self.regions {
+                let key = if a <= b { (a, b) } else { (b, a) };
+                let own = scenario.latency.get(&(key.0.to_string(), key.1.to_string())).copied();
+                let inside = (a == b).then_some(regions::INSIDE);
+                let delay = own.or_else(|| regions::one_way(a, b)).or(inside);
+                let delay =
+                    delay.ok_or_else(|| TopologyError::NoDelay { a: a.to_string(), b: b.to_string() })?;
+                self.latency.push(delay);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every node its address: first those that the scenario chose, then the others in order.
+    fn address(&mut self, drafts: &[Draft<'_>]) -> Result<(), TopologyError> {
+        for (node, draft) in drafts.iter().enumerate() {
+            if let Some(address) = draft.address {
+                self.check(node, address)?;
+                self.settle(node, address)?;
+            }
+        }
+        // Where to look next: behind each router, and in each region.
+        let mut behind = vec![2_u128; self.nodes.len()];
+        let mut region = vec![1_u128; self.regions.len()];
+        for (node, draft) in drafts.iter().enumerate() {
+            if draft.address.is_some() {
+                continue;
+            }
+            let address = match self.nodes[node].parent {
+                Parent::Internet => {
+                    let block = regions::block(self.nodes[node].region);
+                    next_free(block, &self.internet, &mut region[self.nodes[node].region as usize])
+                }
+                Parent::Router(router) => self.nodes[router as usize]
+                    .router
+                    .as_ref()
+                    .and_then(|plan| next_free(plan.lan, &plan.inside, &mut behind[router as usize])),
+            };
+            let address = address.ok_or_else(|| TopologyError::Full {
+                node: draft.name.to_owned(),
+                network: match self.nodes[node].parent {
+                    Parent::Internet => self.regions[self.nodes[node].region as usize].to_string(),
+                    Parent::Router(router) => self.nodes[router as usize].name.to_string(),
+                },
+            })?;
+            self.settle(node, address)?;
+        }
+        Ok(())
+    }
+
+    /// Checks an address that the scenario chose.
+    fn check(&self, node: usize, address: IpAddr) -> Result<(), TopologyError> {
+        let name = || self.nodes[node].name.to_string();
+        match self.nodes[node].parent {
+            Parent::Internet => Ok(()),
+            Parent::Router(router) => {
+                let Some(plan) = &self.nodes[router as usize].router else { return Ok(()) };
+                let (network, prefix) = plan.lan;
+                let taken = [Some(network), Some(plan.gateway), prefix::last(network, prefix)];
+                if prefix::contains(plan.lan, address) && !taken.contains(&Some(address)) {
+                    return Ok(());
+                }
+                Err(TopologyError::OutsideNetwork { node: name(), address, network, prefix })
+            }
+        }
+    }
+
+    /// Writes an address down, in its realm and in those that it is routed to.
+    fn settle(&mut self, node: usize, address: IpAddr) -> Result<(), TopologyError> {
+        self.nodes[node].address = address;
+        if let Some(plan) = &mut self.nodes[node].router {
+            plan.external = vec![address];
+            if plan.lan.0.is_ipv4() != address.is_ipv4() {
+                return Err(TopologyError::TwoFamilies { node: self.nodes[node].name.to_string(), address });
+            }
+        }
+        let mut via = index(node);
+        loop {
+            let parent = self.nodes[via as usize].parent;
+            let (table, onward) = match parent {
+                Parent::Internet if !public(address) => {
+                    return Err(TopologyError::NotPublic {
+                        node: self.nodes[node].name.to_string(),
+                        address,
+                    });
+                }
+                Parent::Internet => (&mut self.internet, None),
+                Parent::Router(router) => match &mut self.nodes[router as usize].router {
+                    Some(plan) => (&mut plan.inside, plan.nat.is_none().then_some(router)),
+                    None => return Ok(()),
+                },
+            };
+            if let Some(other) = table.insert(address, via) {
+                return Err(TopologyError::AddressTaken {
+                    node: self.nodes[node].name.to_string(),
+                    other: self.nodes[other as usize].name.to_string(),
+                    address,
+                });
+            }
+            match onward {
+                Some(router) => via = router,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// The network as a tree, for people: who is behind whom, at which address, through which NAT and cable.
+    pub fn print(&self) -> String {
+        let mut children: Vec<Vec<NodeIdx>> = vec![Vec::new(); self.nodes.len()];
+        let mut roots: Vec<Vec<NodeIdx>> = vec![Vec::new(); self.regions.len()];
+        for (i, node) in self.nodes.iter().enumerate() {
+            match node.parent {
+                Parent::Internet => roots[node.region as usize].push(index(i)),
+                Parent::Router(router) => children[router as usize].push(index(i)),
+            }
+        }
+        let mut out = String::from("internet\n");
+        for (region, roots) in roots.iter().enumerate() {
+            let last = region + 1 == self.regions.len();
+            let _ = writeln!(out, "{}{}{}", branch(last), self.regions[region], self.distances(region));
+            // Depth first without recursion: a chain of routers may be as long as a scenario.
+            let mut waiting: Vec<(NodeIdx, String, bool)> = Vec::new();
+            let push = |waiting: &mut Vec<(NodeIdx, String, bool)>, nodes: &[NodeIdx], indent: &str| {
+                for (i, node) in nodes.iter().enumerate().rev() {
+                    waiting.push((*node, indent.to_owned(), i + 1 == nodes.len()));
+                }
+            };
+            push(&mut waiting, roots, trunk(last));
+            while let Some((node, indent, last)) = waiting.pop() {
+                self.line(&mut out, node, &indent, last);
+                push(&mut waiting, &children[node as usize], &format!("{indent}{}", trunk(last)));
+            }
+        }
+        out
+    }
+
+    fn distances(&self, region: usize) -> String {
+        let mut out = String::new();
+        for (other, name) in self.regions.iter().enumerate().filter(|(other, _)| *other != region) {
+            let delay = words::duration(self.latency[region * self.regions.len() + other]);
+            let _ = write!(out, "{}{delay} to {name}", if out.is_empty() { "  (" } else { ", " });
+        }
+        if !out.is_empty() {
+            out.push_str(" one way)");
+        }
+        out
+    }
+
+    fn line(&self, out: &mut String, node: NodeIdx, indent: &str, last: bool) {
+        let node = self.node(node);
+        let kind = match node.kind {
+            NodeKind::Host => "host",
+            NodeKind::Router => "router",
+            NodeKind::Relay => "relay",
+            NodeKind::Stun => "stun",
+            NodeKind::Coordinator => "coordinator",
+        };
+        let title = if kind == &*node.name { String::new() } else { format!("  {kind}") };
+        let cable = format!("down {}, up {}", words::link(&node.down), words::link(&node.up));
+        let _ = writeln!(out, "{indent}{}{}{title}  {}  [{cable}]", branch(last), node.name, node.address);
+        let Some(plan) = &node.router else { return };
+        let indent = format!("{indent}{}", trunk(last));
+        let nat = plan.nat.as_ref().map_or_else(|| "no translation".to_owned(), ToString::to_string);
+        let _ = writeln!(out, "{indent}·  inside {}/{}: {} ({nat})", plan.lan.0, plan.lan.1, plan.about);
+        if let Some(firewall) = &plan.firewall {
+            let _ = writeln!(out, "{indent}·  firewall: {firewall}");
+        }
+    }
+}
+
+fn branch(last: bool) -> &'static str {
+    if last { "└─ " } else { "├─ " }
+}
+
+fn trunk(last: bool) -> &'static str {
+    if last { "   " } else { "│  " }
+}
+
+fn index(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(u32::MAX)
+}
+
+/// Every node of a scenario, parents before children.
+fn drafts(scenario: &Scenario) -> Vec<Draft<'_>> {
+    let mut drafts = Vec::new();
+    for (name, router) in &scenario.routers {
+        let Router { uplink, address, link, .. } = router;
+        let (attached, address) = (uplink.clone(), *address);
+        drafts.push(Draft { name, kind: NodeKind::Router, attached, address, link, router: Some(router) });
+    }
+    for (name, Host { attached, address, link, .. }) in &scenario.hosts {
+        let (attached, address) = (attached.clone(), *address);
+        drafts.push(Draft { name, kind: NodeKind::Host, attached, address, link, router: None });
+    }
+    let mut server = |name, kind, region: &String, address, link| {
+        let attached = Attachment::Region(region.clone());
+        drafts.push(Draft { name, kind, attached, address, link, router: None });
+    };
+    for (name, Relay { region, address, link }) in &scenario.relays {
+        server(name, NodeKind::Relay, region, *address, link);
+    }
+    for (name, Server { region, address, link }) in &scenario.stuns {
+        server(name, NodeKind::Stun, region, *address, link);
+    }
+    let Server { region, address, link } = &scenario.coordinator;
+    server(COORDINATOR, NodeKind::Coordinator, region, *address, link);
+    drafts
+}
+
+/// What people call a router's NAT and firewall.
+fn about(router: &Router) -> String {
+    match (router.nat_name.as_str(), router.firewall_name.as_str()) {
+        (nat, "") => nat.to_owned(),
+        ("none", firewall) => firewall.to_owned(),
+        (nat, firewall) => format!("{nat}, {firewall}"),
+    }
+}
+
+/// The first address from `cursor` on that nobody has.
+fn next_free((network, length): (IpAddr, u8), table: &Table, cursor: &mut u128) -> Option<IpAddr> {
+    loop {
+        let address = prefix::nth(network, length, *cursor)?;
+        *cursor += 1;
+        if prefix::last(network, length) == Some(address) {
+            return None;
+        }
+        if !table.contains_key(&address) {
+            return Some(address);
+        }
+    }
+}
+
+/// Whether an address may stand on the simulated internet: not private (RFC 1918, 4193), shared (RFC 6598), of the host or
+/// link only (RFC 1122, 3927, 4291), or multicast. Documentation addresses (RFC 5737, 3849) may.
+fn public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let shared = prefix::contains((IpAddr::from([100, 64, 0, 0]), 10), address);
+            let reserved = matches!(v4.octets()[0], 0 | 127 | 240..);
+            !(v4.is_private() || shared || v4.is_link_local() || v4.is_multicast() || reserved)
+        }
+        IpAddr::V6(v6) => {
+            let local = v6.is_unique_local() || v6.is_unicast_link_local();
+            !(local
+                || v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.to_ipv4_mapped().is_some())
+        }
+    }
+}
