@@ -1,1 +1,73 @@
-//! peer
+//! One endpoint of the mesh: it registers with the coordination server, learns its NAT, finds, keeps and leaves paths to
+//! the other peers, and carries a WireGuard tunnel over them.
+//!
+//! A [`Peer`] is sans-IO. It has one UDP socket, on which STUN, path discovery and the tunnel share a port so that what is
+//! learned about one holds for the others, and as many TCP connections as it asks for. The caller owns the sockets, the
+//! clock and the tunnel device:
+//!
+//! ```
+//! use peer::{Config, Event, Input, Keys, Peer, Policy, Transmit};
+//! use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng};
+//! use std::time::Duration;
+//!
+//! # #[expect(clippy::disallowed_methods, reason = "a doctest needs some instant")]
+//! let now = std::time::Instant::now();
+//! let config = Config {
+//!     name: "takkie".into(),
+//!     keys: Keys { node: [1; 32], disco: [2; 32], machine: [3; 32] },
+//!     coordinator: vec!["192.0.2.1:443".parse()?, "192.0.2.1:80".parse()?],
+//!     coordinator_key: coord::public_key(&[4; 32]),
+//!     epoch: Duration::from_secs(1_800_000_000),
+//!     policy: Policy::default(),
+//! };
+//! let mut peer = Peer::new(config, ChaCha12Rng::seed_from_u64(5), now);
+//! peer.handle(Input::Addresses(&["192.168.1.2:41641".parse()?]), now); // or what happened since
+//! while let Some(transmit) = peer.poll_transmit() {
+//!     match transmit {
+//!         Transmit::Connect { conn, to } => assert_eq!((conn.0, to.port()), (0, 443)), // then Input::Connected, or Closed
+//!         Transmit::Datagram { .. } | Transmit::Write { .. } | Transmit::Close(_) => {}
+//!     }
+//! }
+//! while let Some(event) = peer.poll_event() {
+//!     if let Event::Packet { data, .. } = event { /* goes to the tunnel device */ drop(data) }
+//! }
+//! let (deadline, _why) = peer.poll_timeout().expect("the connection attempt ends"); // sleep, then handle_timeout
+//! assert_eq!(deadline - now, Duration::from_millis(1500));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How a path is found
+//! Traffic for a peer leaves at once over the relay where that peer is at home. At the same time both sides check every
+//! address at which the other may be reached, on a dense schedule, so that their NATs open towards each other in the same
+//! moment; they call each other over the relay. The first address that answers takes the traffic over, without losing a packet;
+//! a better one replaces it. When the path falls silent, traffic goes both ways for some hundred milliseconds, and then
+//! over the relay again, while the search starts anew. The rules stand in `paths.rs` and `liveness.rs`, every timer in [`Policy`].
+//!
+//! # Departures from Tailscale's magicsock, whose messages it speaks
+//! - Checks are retransmitted and trigger checks back (RFC 8445 §7.3.1.4); a call-me-maybe is answered with one, once a round.
+//! - A ping from a disco key that the map does not tie to its node key is ignored, instead of learned.
+//! - An answer counts only from the address that was asked.
+//! - Liveness is judged by what arrives and by probes 200 ms apart, not by pongs within 6.5 s.
+//!
+//! # What it does not do
+//! Port prediction and birthday probing against mappings that vary by destination (such a pair stays relayed), port mapping
+//! protocols, path MTU discovery, several sockets, IPv6 preference, TLS around its TCP streams.
+
+mod candidate;
+mod config;
+mod demux;
+mod dial;
+mod io;
+mod liveness;
+mod nat;
+mod paths;
+mod peer;
+mod policy;
+mod relays;
+mod remote;
+mod signalling;
+
+pub use config::{Config, Keys};
+pub use io::{ConnId, Event, Input, ServerState, Transmit, Via};
+pub use peer::Peer;
+pub use policy::{MAX_CANDIDATES, MAX_LOCAL, MAX_REFLEXIVE, PROBES_PER_CANDIDATE, Policy};

@@ -1,0 +1,41 @@
+//! What a peer is told when it is made.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::policy::Policy;
+
+/// The private keys of a peer, all Curve25519.
+#[derive(Clone)]
+pub struct Keys {
+    /// WireGuard's key: the peer's identity towards other peers and relays.
+    pub node: [u8; 32],
+    /// Key of the path discovery messages. A new one for each start of the program.
+    pub disco: [u8; 32],
+    /// Identity towards the coordination server.
+    pub machine: [u8; 32],
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keys(..)")
+    }
+}
+
+/// Configuration of a [`Peer`](crate::Peer).
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The name under which it registers.
+    pub name: String,
+    /// Its private keys.
+    pub keys: Keys,
+    /// Addresses of the coordination server, tried in this order (port 443 before 80).
+    pub coordinator: Vec<SocketAddr>,
+    /// The coordination server's public key.
+    pub coordinator_key: [u8; 32],
+    /// Unix time at the `now` that [`Peer::new`](crate::Peer::new) gets; WireGuard's handshakes carry it.
+    pub epoch: Duration,
+    /// Timers.
+    pub policy: Policy,
+}

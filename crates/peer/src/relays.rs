@@ -1,0 +1,381 @@
+//! Connections to relays: one to the home relay always, others while they are needed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use coord::RelayInfo;
+use derp::{Class, Client, ClientConfig, ClientEvent, PrivateKey, PublicKey};
+use rand::Rng;
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use crate::dial::{Dial, Env, Server};
+use crate::io::ConnId;
+
+/// What the relays brought.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// A packet for us.
+    Packet { region: u16, src: [u8; 32], data: Bytes },
+    /// The relay is usable. `again`: it had been before, and what waited for it then is lost.
+    Up { again: bool },
+    /// The relay is no longer usable.
+    Down,
+    /// The relay does not know the peer with this key.
+    Gone { region: u16, key: [u8; 32] },
+    /// The home relay cannot be reached.
+    HomeFailed,
+}
+
+struct Relay {
+    info: RelayInfo,
+    name: Arc<str>,
+    /// Place in the map.
+    order: usize,
+    dial: Dial,
+    client: Client,
+    /// Whether the client was told of a stream that it was not told the end of.
+    streaming: bool,
+    was_up: bool,
+    used: Instant,
+    idle_check: Instant,
+    heard: Instant,
+    pinged: Option<Instant>,
+    tcp_rtt: Option<Duration>,
+    avoid_until: Option<Instant>,
+}
+
+impl std::fmt::Debug for Relay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Relay").field("name", &self.name).field("dial", &self.dial).finish_non_exhaustive()
+    }
+}
+
+/// All relays of the map.
+#[derive(Debug)]
+pub(crate) struct Relays {
+    key: [u8; 32],
+    relays: BTreeMap<u16, Relay>,
+    home: Option<u16>,
+    incoming: VecDeque<Incoming>,
+}
+
+impl Relays {
+    /// `key`: the node's private key.
+    pub(crate) fn new(key: [u8; 32]) -> Relays {
+        Relays { key, relays: BTreeMap::new(), home: None, incoming: VecDeque::new() }
+    }
+
+    pub(crate) fn home(&self) -> Option<u16> {
+        self.home
+    }
+
+    pub(crate) fn is_up(&self, region: u16) -> bool {
+        self.relays.get(&region).is_some_and(|relay| relay.dial.is_up())
+    }
+
+    pub(crate) fn knows(&self, region: u16) -> bool {
+        self.relays.contains_key(&region)
+    }
+
+    pub(crate) fn name(&self, region: u16) -> Option<&Arc<str>> {
+        self.relays.get(&region).map(|relay| &relay.name)
+    }
+
+    pub(crate) fn poll_incoming(&mut self) -> Option<Incoming> {
+        self.incoming.pop_front()
+    }
+
+    /// The relays of a new map. Connections to those that did not change stay.
+    pub(crate) fn set_map(&mut self, infos: &[RelayInfo], env: &mut Env<'_>) {
+        let mut old = std::mem::take(&mut self.relays);
+        for (order, info) in infos.iter().enumerate().filter(|(_, info)| !info.derp_ports.is_empty()) {
+            let same = |relay: &Relay| {
+                (relay.info.addr, relay.info.key, &relay.info.derp_ports)
+                    == (info.addr, info.key, &info.derp_ports)
+            };
+            let relay = match old.remove(&info.region) {
+                Some(relay) if same(&relay) => Relay { order, ..relay },
+                stale => {
+                    if let Some(mut relay) = stale {
+                        relay.dial.stop("the relay changed", env);
+                        self.incoming.push_back(Incoming::Down);
+                    }
+                    self.relay(info, order, env)
+                }
+            };
+            self.relays.insert(info.region, relay);
+        }
+        for relay in old.values_mut() {
+            relay.dial.stop("no longer in the map", env);
+            self.incoming.push_back(Incoming::Down);
+        }
+        if let Some(home) = self.home {
+            match self.relays.get_mut(&home) {
+                Some(relay) => {
+                    relay.client.set_preferred(true);
+                    relay.dial.start(env);
+                }
+                None => self.home = None,
+            }
+        }
+    }
+
+    fn relay(&self, info: &RelayInfo, order: usize, env: &mut Env<'_>) -> Relay {
+        let name: Arc<str> = match info.name.as_str() {
+            "" => format!("region-{}", info.region).into(),
+            name => name.into(),
+        };
+        let addresses: Vec<SocketAddr> =
+            info.derp_ports.iter().map(|&port| SocketAddr::new(info.addr, port)).collect();
+        let server_key = (info.key != [0; 32]).then_some(PublicKey(info.key));
+        let mut config = ClientConfig::new(PrivateKey::from_bytes(self.key), info.addr.to_string());
+        config.server_key = server_key;
+        config.fast_start = server_key.is_some();
+        let mut seed = [0; 32];
+        env.rng.fill_bytes(&mut seed);
+        Relay {
+            info: info.clone(),
+            dial: Dial::new(Server::Relay(name.clone()), addresses),
+            name,
+            order,
+            client: Client::new(config, ChaCha12Rng::from_seed(seed), env.now),
+            streaming: false,
+            was_up: false,
+            used: env.now,
+            idle_check: env.now,
+            heard: env.now,
+            pinged: None,
+            tcp_rtt: None,
+            avoid_until: None,
+        }
+    }
+
+    /// Chooses the home relay by round trip: `rtt` of STUN, else that of opening a TCP connection, else the map's order.
+    /// `true` if it is another one than before.
+    pub(crate) fn choose_home(&mut self, rtt: impl Fn(u16) -> Option<Duration>, env: &mut Env<'_>) -> bool {
+        let score = |region: u16, relay: &Relay| {
+            let rtt = rtt(region);
+            (rtt.is_none(), rtt.or(relay.tcp_rtt).unwrap_or(Duration::MAX), relay.order)
+        };
+        let avoided = |relay: &Relay| relay.avoid_until.is_some_and(|until| until > env.now);
+        let best = self
+            .relays
+            .iter()
+            .map(|(&region, relay)| (avoided(relay), score(region, relay), region))
+            .min()
+            .map(|(.., region)| region);
+        let Some(best) = best else { return false };
+        if let Some(home) = self.home {
+            let keeps = match (self.relays.get(&home), rtt(home), rtt(best)) {
+                _ if best == home => true,
+                (None, ..) => false,
+                (Some(relay), ..) if avoided(relay) => false,
+                (_, Some(old), Some(new)) => new + env.policy.home_gain > old || new * 3 > old * 2,
+                (_, None, Some(_)) => false,
+                (_, _, None) => true,
+            };
+            if keeps {
+                return false;
+            }
+            if let Some(old) = self.relays.get_mut(&home) {
+                old.client.set_preferred(false);
+                old.used = env.now;
+                old.idle_check = env.now + env.policy.relay_idle;
+                if !old.dial.is_up() {
+                    old.stop("no longer home", env);
+                }
+            }
+        }
+        self.home = Some(best);
+        if let Some(relay) = self.relays.get_mut(&best) {
+            relay.client.set_preferred(true);
+            relay.dial.start(env);
+        }
+        true
+    }
+
+    /// Sends over a relay, and connects to it if need be. `false` if the map has no such relay.
+    pub(crate) fn send(
+        &mut self,
+        region: u16,
+        dst: [u8; 32],
+        data: Bytes,
+        class: Class,
+        env: &mut Env<'_>,
+    ) -> bool {
+        let Some(relay) = self.relays.get_mut(&region) else { return false };
+        let now = env.now;
+        relay.used = now;
+        if relay.dial.is_idle() {
+            relay.idle_check = now + env.policy.relay_idle;
+            relay.dial.start(env);
+        }
+        relay.client.send(PublicKey(dst), data, class, now);
+        // The relay confirms nothing: while there is traffic, ask whether it still lives.
+        let quiet = env.policy.relay_ping;
+        if relay.heard + quiet <= now && relay.pinged.is_none_or(|at| at + quiet <= now) {
+            relay.pinged = Some(now);
+            relay.client.ping(now);
+        }
+        true
+    }
+
+    /// Every connection may be dead: the machine is in another network.
+    pub(crate) fn restart(&mut self, reason: &str, env: &mut Env<'_>) {
+        for relay in self.relays.values_mut() {
+            relay.end_stream(env.now);
+            relay.dial.restart(reason, env);
+        }
+        self.incoming.push_back(Incoming::Down);
+    }
+
+    fn by_conn(&mut self, conn: ConnId) -> Option<(u16, &mut Relay)> {
+        let (&region, relay) = self.relays.iter_mut().find(|(_, relay)| relay.dial.conn() == Some(conn))?;
+        Some((region, relay))
+    }
+
+    pub(crate) fn connected(&mut self, conn: ConnId, env: &mut Env<'_>) {
+        if let Some((_, relay)) = self.by_conn(conn)
+            && let Some(took) = relay.dial.connected(env)
+        {
+            relay.tcp_rtt = Some(took);
+            relay.streaming = true;
+            relay.heard = env.now;
+            relay.client.connected(env.now);
+        }
+    }
+
+    pub(crate) fn writable(&mut self, conn: ConnId, space: usize) {
+        if let Some((_, relay)) = self.by_conn(conn) {
+            relay.dial.writable(space);
+        }
+    }
+
+    pub(crate) fn stream(&mut self, conn: ConnId, data: &[u8], env: &mut Env<'_>) {
+        let Some((region, relay)) = self.by_conn(conn) else { return };
+        relay.heard = env.now;
+        let result = relay.client.handle_stream(data, env.now);
+        self.drain(region, env);
+        if let Err(error) = result {
+            self.lost(region, &error.to_string(), true, env);
+        }
+    }
+
+    pub(crate) fn closed(&mut self, conn: ConnId, env: &mut Env<'_>) {
+        if let Some((region, _)) = self.by_conn(conn) {
+            self.lost(region, "closed by the other side", false, env);
+        }
+    }
+
+    fn lost(&mut self, region: u16, reason: &str, close: bool, env: &mut Env<'_>) {
+        let Some(relay) = self.relays.get_mut(&region) else { return };
+        let was_up = relay.dial.is_up();
+        relay.end_stream(env.now);
+        relay.dial.lost(reason, close, env);
+        self.after_loss(region, was_up, env);
+    }
+
+    fn after_loss(&mut self, region: u16, was_up: bool, env: &mut Env<'_>) {
+        let Some(relay) = self.relays.get_mut(&region) else { return };
+        if was_up {
+            self.incoming.push_back(Incoming::Down);
+        }
+        let unreachable = relay.dial.failures() >= 2;
+        if self.home == Some(region) && unreachable {
+            relay.avoid_until = Some(env.now + env.policy.relay_avoid);
+            self.incoming.push_back(Incoming::HomeFailed);
+        } else if self.home != Some(region) && relay.used + env.policy.relay_idle <= env.now {
+            relay.stop("idle", env);
+        }
+    }
+
+    fn drain(&mut self, region: u16, env: &mut Env<'_>) {
+        let Some(relay) = self.relays.get_mut(&region) else { return };
+        let mut dead = false;
+        while let Some(event) = relay.client.poll_event() {
+            match event {
+                ClientEvent::Ready { .. } => {
+                    relay.dial.ready(env);
+                    relay.avoid_until = None;
+                    let again = std::mem::replace(&mut relay.was_up, true);
+                    self.incoming.push_back(Incoming::Up { again });
+                }
+                ClientEvent::Packet { src, data } => {
+                    relay.used = env.now;
+                    self.incoming.push_back(Incoming::Packet { region, src: src.0, data });
+                }
+                ClientEvent::PeerGone { key, .. } => {
+                    self.incoming.push_back(Incoming::Gone { region, key: key.0 });
+                }
+                ClientEvent::Health { text } if !text.is_empty() => {
+                    env.out.warn(format!("relay {}: {text}", relay.name));
+                }
+                ClientEvent::Dead { .. } => dead = true,
+                _ => {}
+            }
+        }
+        if dead {
+            self.lost(region, "no answer", true, env);
+        }
+    }
+
+    /// Writes what the connections take.
+    pub(crate) fn flush(&mut self, env: &mut Env<'_>) {
+        for relay in self.relays.values_mut().filter(|relay| relay.streaming) {
+            let client = &mut relay.client;
+            relay.dial.write(|space| client.poll_transmit(space), env.out);
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.relays
+            .iter()
+            .filter_map(|(&region, relay)| {
+                let idle = (self.home != Some(region) && !relay.dial.is_idle())
+                    .then_some((relay.idle_check, "relay idle"));
+                idle.into_iter().chain(relay.dial.poll_timeout()).chain(relay.client.poll_timeout()).min()
+            })
+            .min()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, env: &mut Env<'_>) {
+        let regions: Vec<u16> = self.relays.keys().copied().collect();
+        for region in regions {
+            let home = self.home == Some(region);
+            let Some(relay) = self.relays.get_mut(&region) else { continue };
+            relay.client.handle_timeout(env.now);
+            let failures = relay.dial.failures();
+            if relay.dial.handle_timeout(env) {
+                relay.end_stream(env.now);
+            }
+            let failed = relay.dial.failures() > failures;
+            if !home && !relay.dial.is_idle() && relay.idle_check <= env.now {
+                relay.idle_check = relay.used + env.policy.relay_idle;
+                if relay.idle_check <= env.now {
+                    relay.stop("idle", env);
+                }
+            }
+            if failed {
+                self.after_loss(region, false, env);
+            }
+            self.drain(region, env);
+        }
+    }
+}
+
+impl Relay {
+    fn end_stream(&mut self, now: Instant) {
+        if std::mem::take(&mut self.streaming) {
+            self.client.closed(now);
+        }
+    }
+
+    fn stop(&mut self, reason: &str, env: &mut Env<'_>) {
+        self.end_stream(env.now);
+        self.dial.stop(reason, env);
+    }
+}

@@ -1,0 +1,223 @@
+//! The other peers: who they are, and for those that matter at the moment, how they are reached.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use coord::NodeInfo;
+use disco::SharedKey;
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
+use wireguard::PeerId;
+
+use crate::io::Via;
+use crate::paths::Paths;
+
+type Index<K> = IndexMap<K, u32, FxBuildHasher>;
+
+/// What exists only for a peer with whom something was exchanged: a network may have hundreds of others.
+pub(crate) struct Live {
+    pub(crate) wg: PeerId,
+    pub(crate) shared: SharedKey,
+    pub(crate) paths: Paths,
+    /// The path that was last reported.
+    pub(crate) told: Option<Via>,
+    /// The relay over which it last sent: it is connected there.
+    pub(crate) reverse: Option<u16>,
+    pub(crate) deadline: Option<(Instant, &'static str)>,
+}
+
+/// Another peer.
+pub(crate) struct Remote {
+    pub(crate) info: NodeInfo,
+    pub(crate) name: Arc<str>,
+    pub(crate) live: Option<Live>,
+}
+
+/// What a new state of a peer means for what is kept of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upsert {
+    /// Nothing but its candidates, home relay or facts may have changed.
+    Same,
+    /// It started anew: other disco key, same node.
+    Restarted,
+    /// Another node, or one that was not known.
+    New {
+        /// The tunnel of the node that had this number before.
+        gone: Option<PeerId>,
+    },
+}
+
+/// The map of the network.
+#[derive(Default)]
+pub(crate) struct Directory {
+    remotes: BTreeMap<u32, Remote>,
+    by_node: Index<[u8; 32]>,
+    by_disco: Index<[u8; 32]>,
+    by_ip: Index<IpAddr>,
+    by_wg: Index<PeerId>,
+    /// Deadlines of the live ones, so that none is looked at before its time.
+    agenda: BTreeSet<(Instant, u32)>,
+}
+
+impl Directory {
+    pub(crate) fn get(&self, id: u32) -> Option<&Remote> {
+        self.remotes.get(&id)
+    }
+
+    pub(crate) fn live_mut(&mut self, id: u32) -> Option<(&NodeInfo, &Arc<str>, &mut Live)> {
+        let remote = self.remotes.get_mut(&id)?;
+        Some((&remote.info, &remote.name, remote.live.as_mut()?))
+    }
+
+    pub(crate) fn ids(&self) -> Vec<u32> {
+        self.remotes.keys().copied().collect()
+    }
+
+    pub(crate) fn live_ids(&self) -> Vec<u32> {
+        self.by_wg.values().copied().collect()
+    }
+
+    pub(crate) fn of_node(&self, key: &[u8; 32]) -> Option<u32> {
+        self.by_node.get(key).copied()
+    }
+
+    pub(crate) fn of_disco(&self, key: &[u8; 32]) -> Option<u32> {
+        self.by_disco.get(key).copied()
+    }
+
+    pub(crate) fn of_tunnel(&self, ip: IpAddr) -> Option<u32> {
+        self.by_ip.get(&ip).copied()
+    }
+
+    pub(crate) fn of_wg(&self, peer: PeerId) -> Option<u32> {
+        self.by_wg.get(&peer).copied()
+    }
+
+    /// Takes the new state of a peer.
+    pub(crate) fn upsert(&mut self, info: NodeInfo) -> Upsert {
+        let id = info.id;
+        let result = match self.remotes.get(&id) {
+            Some(old) if old.info.node_key == info.node_key => {
+                if old.info.disco_key == info.disco_key {
+                    Upsert::Same
+                } else {
+                    Upsert::Restarted
+                }
+            }
+            _ => Upsert::New { gone: self.remove(id) },
+        };
+        if let Some(old) = self.remotes.get(&id) {
+            self.by_disco.swap_remove(&old.info.disco_key);
+            self.by_ip.swap_remove(&old.info.tunnel_ip);
+        }
+        self.by_node.insert(info.node_key, id);
+        self.by_disco.insert(info.disco_key, id);
+        self.by_ip.insert(info.tunnel_ip, id);
+        match self.remotes.get_mut(&id) {
+            Some(remote) => {
+                if *remote.name != *info.name {
+                    remote.name = info.name.as_str().into();
+                }
+                remote.info = info;
+            }
+            None => {
+                let name = info.name.as_str().into();
+                self.remotes.insert(id, Remote { info, name, live: None });
+            }
+        }
+        result
+    }
+
+    /// Forgets a peer; gives its tunnel, if it had one.
+    pub(crate) fn remove(&mut self, id: u32) -> Option<PeerId> {
+        let remote = self.remotes.remove(&id)?;
+        self.by_node.swap_remove(&remote.info.node_key);
+        self.by_disco.swap_remove(&remote.info.disco_key);
+        self.by_ip.swap_remove(&remote.info.tunnel_ip);
+        let live = remote.live?;
+        self.by_wg.swap_remove(&live.wg);
+        if let Some((at, _)) = live.deadline {
+            self.agenda.remove(&(at, id));
+        }
+        Some(live.wg)
+    }
+
+    pub(crate) fn enliven(&mut self, id: u32, live: Live) {
+        if let Some(remote) = self.remotes.get_mut(&id) {
+            self.by_wg.insert(live.wg, id);
+            remote.live = Some(live);
+        }
+    }
+
+    /// Notes when a live peer wants to be looked at next.
+    pub(crate) fn schedule(&mut self, id: u32, deadline: Option<(Instant, &'static str)>) {
+        let Some(live) = self.remotes.get_mut(&id).and_then(|remote| remote.live.as_mut()) else { return };
+        let old = std::mem::replace(&mut live.deadline, deadline);
+        let (old, new) = (old.map(|(at, _)| at), deadline.map(|(at, _)| at));
+        if old != new {
+            if let Some(at) = old {
+                self.agenda.remove(&(at, id));
+            }
+            if let Some(at) = new {
+                self.agenda.insert((at, id));
+            }
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let (_, id) = self.agenda.first()?;
+        self.remotes.get(id)?.live.as_ref()?.deadline
+    }
+
+    /// Those whose deadline has come.
+    pub(crate) fn due(&self, now: Instant) -> Vec<u32> {
+        self.agenda.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: u32, node: u8, disco: u8) -> NodeInfo {
+        NodeInfo {
+            id,
+            name: format!("host-{id}"),
+            node_key: [node; 32],
+            disco_key: [disco; 32],
+            tunnel_ip: IpAddr::from([100, 64, 0, node]),
+            endpoints: Vec::new(),
+            home_relay: None,
+            nat: None,
+            online: true,
+        }
+    }
+
+    #[test]
+    fn a_peer_is_found_by_each_of_its_keys() {
+        let mut directory = Directory::default();
+        assert_eq!(directory.upsert(node(7, 1, 2)), Upsert::New { gone: None });
+        assert_eq!(directory.of_node(&[1; 32]), Some(7));
+        assert_eq!(directory.of_disco(&[2; 32]), Some(7));
+        assert_eq!(directory.of_tunnel(IpAddr::from([100, 64, 0, 1])), Some(7));
+    }
+
+    #[test]
+    fn a_restarted_peer_is_no_longer_found_by_its_old_disco_key() {
+        let mut directory = Directory::default();
+        directory.upsert(node(7, 1, 2));
+        assert_eq!(directory.upsert(node(7, 1, 3)), Upsert::Restarted);
+        assert_eq!((directory.of_disco(&[2; 32]), directory.of_disco(&[3; 32])), (None, Some(7)));
+    }
+
+    #[test]
+    fn a_removed_peer_is_found_by_nothing() {
+        let mut directory = Directory::default();
+        directory.upsert(node(7, 1, 2));
+        directory.remove(7);
+        assert_eq!((directory.of_node(&[1; 32]), directory.of_disco(&[2; 32])), (None, None));
+        assert!(directory.get(7).is_none());
+    }
+}

@@ -1,0 +1,109 @@
+//! The connection to the coordination server.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use coord::Update;
+use coord::client::{Client, ClientConfig, Event};
+
+use crate::dial::{Dial, Env, Server};
+use crate::io::ConnId;
+
+/// One client, reconnecting for ever. While the server is away the last map stays in force.
+#[derive(Debug)]
+pub(crate) struct Signalling {
+    dial: Dial,
+    client: Client,
+    streaming: bool,
+}
+
+impl Signalling {
+    pub(crate) fn new(
+        config: ClientConfig,
+        addresses: Vec<SocketAddr>,
+        rng: rand_chacha::ChaCha12Rng,
+        now: Instant,
+    ) -> Signalling {
+        let dial = Dial::new(Server::Coordinator, addresses);
+        Signalling { dial, client: Client::new(config, rng, now), streaming: false }
+    }
+
+    pub(crate) fn start(&mut self, env: &mut Env<'_>) {
+        self.dial.start(env);
+    }
+
+    /// The machine is in another network.
+    pub(crate) fn restart(&mut self, reason: &str, env: &mut Env<'_>) {
+        self.end_stream(env.now);
+        self.dial.restart(reason, env);
+    }
+
+    pub(crate) fn owns(&self, conn: ConnId) -> bool {
+        self.dial.conn() == Some(conn)
+    }
+
+    pub(crate) fn update(&mut self, update: Update) {
+        self.client.update(update);
+    }
+
+    pub(crate) fn connected(&mut self, env: &mut Env<'_>) {
+        if self.dial.connected(env).is_some() {
+            self.streaming = true;
+            self.client.connected(env.now);
+        }
+    }
+
+    pub(crate) fn writable(&mut self, space: usize) {
+        self.dial.writable(space);
+    }
+
+    pub(crate) fn stream(&mut self, data: &[u8], env: &mut Env<'_>) {
+        if let Err(error) = self.client.handle_stream(data, env.now) {
+            self.lost(&error.to_string(), true, env);
+        }
+    }
+
+    pub(crate) fn lost(&mut self, reason: &str, close: bool, env: &mut Env<'_>) {
+        self.end_stream(env.now);
+        self.dial.lost(reason, close, env);
+    }
+
+    fn end_stream(&mut self, now: Instant) {
+        if std::mem::take(&mut self.streaming) {
+            self.client.closed(now);
+        }
+    }
+
+    /// Registration and map updates; failures are dealt with here.
+    pub(crate) fn poll_event(&mut self, env: &mut Env<'_>) -> Option<Event> {
+        loop {
+            match self.client.poll_event()? {
+                Event::Failed(error) => self.lost(&error.to_string(), true, env),
+                event => {
+                    if matches!(event, Event::Registered { .. }) {
+                        self.dial.ready(env);
+                    }
+                    return Some(event);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn flush(&mut self, env: &mut Env<'_>) {
+        if self.streaming {
+            let client = &mut self.client;
+            self.dial.write(|space| client.poll_transmit(space), env.out);
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.dial.poll_timeout().into_iter().chain(self.client.poll_timeout()).min()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, env: &mut Env<'_>) {
+        self.client.handle_timeout(env.now);
+        if self.dial.handle_timeout(env) {
+            self.end_stream(env.now);
+        }
+    }
+}
