@@ -63,7 +63,8 @@ pub struct Config {
     pub give_up: Duration,
     /// How long a closed connection lingers for stray segments.
     pub time_wait: Duration,
-    /// How long a connection that we closed may hear nothing from a peer that has not closed; `None` for ever.
+    /// How long a connection that we closed may hear nothing from a peer that has not closed, once everything it sent
+    /// has been read; `None` for ever.
     pub fin_wait_2: Option<Duration>,
 }
 

@@ -135,7 +135,7 @@ impl Connection {
         self.sender.close();
         match self.state {
             // RFC 9293 §3.10.4: without anything to deliver, there is no need to connect first.
-            State::SynSent if self.sender.queued() <= 1 => self.finish(Event::Closed),
+            State::SynSent if !self.sender.has_unsent_data() => self.finish(Event::Closed),
             State::Established => self.state = State::FinWait1,
             State::CloseWait => self.state = State::LastAck,
             // The handshake comes first.

@@ -4,7 +4,7 @@ use super::Connection;
 use super::ack::Acknowledgement;
 use super::receive::Receiver;
 use super::state::{Event, State};
-use crate::segment::{Flags, Segment};
+use crate::segment::Segment;
 use crate::seq::distance;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,12 @@ impl Connection {
         match self.state {
             State::Closed => {}
             State::SynSent => self.handle_syn_sent(segment, now),
-            _ => self.handle_synchronized(segment, now),
+            _ => {
+                self.handle_synchronized(segment, now);
+                if let (State::FinWait2, Some(limit)) = (self.state, self.config.fin_wait_2) {
+                    self.fin_wait_2_until = Some(now + limit);
+                }
+            }
         }
     }
 
@@ -158,9 +163,6 @@ impl Connection {
             self.take_data(segment, start, now);
         }
         self.after_acked_fin(now);
-        if let (State::FinWait2, Some(limit)) = (self.state, self.config.fin_wait_2) {
-            self.fin_wait_2_until = Some(now + limit);
-        }
     }
 
     fn take_reset(&mut self) {
@@ -268,5 +270,3 @@ impl Connection {
         }
     }
 }
-
-const _: () = assert!(Flags::ACK.bits() == 0x10);

@@ -257,6 +257,10 @@ impl Sender {
         !self.unsent.is_empty() || (self.fin_queued && !self.fin_sent)
     }
 
+    pub(crate) fn has_unsent_data(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
     pub(crate) fn syn_acked(&self) -> bool {
         self.una > 0
     }

@@ -31,7 +31,12 @@ impl Connection {
             self.sender.stop();
         }
         if due(self.fin_wait_2_until) {
-            self.finish(Event::Closed);
+            if self.readable() > 0 {
+                // The peer may be waiting for our reader.
+                self.fin_wait_2_until = self.config.fin_wait_2.map(|limit| now + limit);
+            } else {
+                self.finish(Event::TimedOut);
+            }
         }
         if self.state == State::Closed {
             return;

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test and example uses its part of this")]
 
+pub mod torture;
+
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -244,20 +246,17 @@ impl World {
             let host = &mut self.hosts[side];
             let Some(connection) = &mut host.connection else { return Ok(()) };
             while let Some(event) = connection.poll_event() {
-                host.events.push((at, event));
+                if !matches!(event, Event::Readable | Event::Writable) {
+                    host.events.push((at, event));
+                }
                 match event {
                     Event::Reset => return Err(format!("reset at {at:?}: {}", self.describe())),
                     Event::TimedOut => return Err(format!("timed out at {at:?}: {}", self.describe())),
                     _ => {}
                 }
                 if event == Event::Closed {
-                    self.hosts[side].finished.get_or_insert(at);
+                    host.finished.get_or_insert(at);
                 }
-                let host = &mut self.hosts[side];
-                if host.connection.is_none() {
-                    return Ok(());
-                }
-                return self.serve(side);
             }
             while host.sent < host.program.send {
                 let position = host.sent % PATTERN;
@@ -269,7 +268,9 @@ impl World {
                 }
             }
             let peer_closed = host.events.iter().any(|(_, event)| *event == Event::PeerClosed);
-            if host.sent == host.program.send && (!host.program.close_last || peer_closed) {
+            // Closing before the handshake and with nothing to send would mean not to connect at all.
+            let connects = host.program.send > 0 || host.events.iter().any(|(_, event)| *event == Event::Connected);
+            if host.sent == host.program.send && connects && (!host.program.close_last || peer_closed) {
                 connection.close();
             }
             if host.program.read_every.is_zero() {
