@@ -27,9 +27,8 @@ struct Binding {
     external: SocketAddr,
     /// Where the packet that created it went.
     remote: SocketAddr,
-    /// Its entry in `by_inside`; `None` for one that the router itself holds.
-    inside_key: Option<Key>,
-    external_key: Key,
+    /// Whether the router itself holds it, so that nobody inside does.
+    held_by_router: bool,
     /// Which of the external addresses.
     address: usize,
     conversations: u32,
@@ -117,7 +116,7 @@ impl Nat {
     /// The live bindings: protocol, inside, external and first remote endpoint. In no particular order, but in the
     /// same one in each run.
     pub fn bindings(&self) -> impl Iterator<Item = (Proto, SocketAddr, SocketAddr, SocketAddr)> + '_ {
-        let own = self.bindings.iter().filter(|(_, binding)| binding.inside_key.is_some());
+        let own = self.bindings.iter().filter(|(_, binding)| !binding.held_by_router);
         own.map(|(_, binding)| (binding.proto, binding.inside, binding.external, binding.remote))
     }
 
@@ -150,18 +149,20 @@ impl Nat {
 
     fn end_binding(&mut self, slot: u32, at: u64) {
         let binding = self.bindings.remove(slot as usize);
-        self.by_external.swap_remove(&binding.external_key);
-        let Some(inside_key) = binding.inside_key else { return };
-        self.by_inside.swap_remove(&inside_key);
+        let Binding { proto, inside, external, remote, .. } = binding;
+        self.by_external.swap_remove(&self.external_key(proto, external, remote));
+        if binding.held_by_router {
+            return;
+        }
+        self.by_inside.swap_remove(&self.inside_key(proto, inside, remote));
         if self.config.conntrack.is_none() {
-            if let Some(taken) = &mut self.taken[binding.address * 3 + binding.proto as usize] {
-                taken.remove(binding.external.port());
+            if let Some(taken) = &mut self.taken[binding.address * 3 + proto as usize] {
+                taken.remove(external.port());
             }
         } else {
             self.unlink(&binding);
         }
         if let (Some(events), Some(at)) = (&mut self.events, self.epoch.instant(at)) {
-            let Binding { proto, inside, external, remote, .. } = binding;
             events.push_back(Event::BindingExpired { at, proto, inside, external, remote });
         }
     }
@@ -288,7 +289,7 @@ impl Nat {
         };
         let session = self.admit(slot, proto, remote)?;
         let binding = &self.bindings[slot as usize];
-        let (inside, held_by_router) = (binding.inside, binding.inside_key.is_none());
+        let (inside, held_by_router) = (binding.inside, binding.held_by_router);
         if let Some(session) = session {
             // What the router holds was begun from outside, so more of the same is no answer.
             let direction = if held_by_router { Direction::Out } else { Direction::In };
@@ -328,8 +329,7 @@ impl Nat {
             inside: external,
             external,
             remote,
-            inside_key: None,
-            external_key: self.external_key(proto, external, remote),
+            held_by_router: true,
             address: 0,
             conversations: 0,
             last: NONE,
@@ -337,9 +337,8 @@ impl Nat {
             older: NONE,
             newer: NONE,
         };
-        let external_key = binding.external_key;
         let slot = self.bindings.insert(binding) as u32;
-        self.by_external.insert(external_key, slot);
+        self.by_external.insert(self.external_key(proto, external, remote), slot);
         self.open_conversation(slot, self.remote_key(proto, remote), now);
     }
 
@@ -358,8 +357,6 @@ impl Nat {
             Some(_) => self.free_tuple(proto, inside, remote, ip),
         };
         let external = SocketAddr::new(ip, port.ok_or(DropReason::NoFreePort)?);
-        let inside_key = self.inside_key(proto, inside, remote);
-        let external_key = self.external_key(proto, external, remote);
         let older = match self.config.conntrack {
             None => NONE,
             Some(_) => self.newest.get(&Key::of(proto, inside)).copied().unwrap_or(NONE),
@@ -369,8 +366,7 @@ impl Nat {
             inside,
             external,
             remote,
-            inside_key: Some(inside_key),
-            external_key,
+            held_by_router: false,
             address,
             conversations: 0,
             last: NONE,
@@ -386,8 +382,8 @@ impl Nat {
         } else if let Some(taken) = &mut self.taken[address * 3 + proto as usize] {
             taken.insert(external.port());
         }
-        self.by_inside.insert(inside_key, slot);
-        self.by_external.insert(external_key, slot);
+        self.by_inside.insert(self.inside_key(proto, inside, remote), slot);
+        self.by_external.insert(self.external_key(proto, external, remote), slot);
         if let (Some(events), Some(at)) = (&mut self.events, self.epoch.instant(now)) {
             events.push_back(Event::BindingCreated { at, proto, inside, external, remote });
         }
@@ -509,7 +505,7 @@ impl Nat {
         let slot = *self
             .by_external
             .get(&self.external_key(proto, external, remote))
-            .filter(|slot| self.bindings[**slot as usize].inside_key.is_some())
+            .filter(|slot| !self.bindings[**slot as usize].held_by_router)
             .ok_or(DropReason::UnknownQuote)?;
         self.admit(slot, proto, remote).map_err(|_| DropReason::UnknownQuote)?;
         let inside = self.bindings[slot as usize].inside;
