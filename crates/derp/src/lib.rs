@@ -51,8 +51,8 @@
 //! * Health: the server never sends it. It does announce a restart ([`server::Server::shutdown`]).
 //!
 //! # Departures from Tailscale's implementation
-//! * A connection whose client sends frames that only a mesh server may send is closed there too, but a client may here
-//!   send no packet before its handshake is over, and no all-zero key.
+//! * An all-zero key is refused on both sides: the secret it shares with anyone is known to all.
+//! * HTTP heads are limited to [`MAX_HEAD`], and an upgrade request may have no body.
 //! * The client pings a silent server ([`ClientConfig::ping_after`]) and finds a dead connection within seconds. Tailscale's
 //!   client waits [`client::READ_TIMEOUT`], two minutes.
 //! * Disco packets always leave before data packets. Tailscale's server picks at random between the two queues.

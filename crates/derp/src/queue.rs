@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use crate::frame::Frame;
 
 /// Packets each of the two queues holds before the oldest is dropped
-/// (`perClientSendQueueDepth`, tailscale `derp/derpserver/derpserver.go`).
+/// (`defaultPerClientSendQueueDepth`, tailscale `derp/derpserver/derpserver.go`).
 pub const QUEUE_LEN: usize = 32;
 
 /// Control frames that may wait. Pings, "peer gone" and keep-alives beyond it are dropped: each is only a hint.
@@ -187,6 +187,14 @@ mod tests {
         out.push_pong([2; 8]);
         assert_eq!(out.take(100, false).unwrap()[5..], [1; 8]);
         assert_eq!(out.take(100, false), None);
+    }
+
+    #[test]
+    fn control_frames_are_bounded_too() {
+        let mut out = Outbound::default();
+        let taken = (0..CONTROL_LEN + 10).filter(|_| out.push_control(packet(1))).count();
+        assert_eq!(taken, CONTROL_LEN);
+        assert_eq!(out.control.len(), CONTROL_LEN);
     }
 
     #[test]

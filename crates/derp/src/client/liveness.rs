@@ -13,10 +13,10 @@ pub const PING_AFTER: Duration = Duration::from_secs(15);
 /// iroh `iroh-relay/src/ping_tracker.rs`).
 pub const PING_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 /// Shortest wait: three round trips but not less than this, so that a moment's queue does not end a connection
-/// (iroh `iroh-relay/src/ping_tracker.rs`).
+/// (`MIN_HEALTH_CHECK_TIMEOUT`, iroh `iroh-relay/src/ping_tracker.rs`; iroh uses it after a change of network only).
 pub const PING_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 /// Silence after which the connection is given up in any case: two keep-alives of the server
-/// (tailscale `derp/derp_client.go`, `clientReadTimeout`).
+/// (tailscale `derp/derp_client.go`, `Client.Recv`).
 pub const READ_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Debug, PartialEq, Eq)]

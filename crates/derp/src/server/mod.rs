@@ -227,7 +227,8 @@ impl Server {
         self.clients.active(key).is_some()
     }
 
-    /// A stream came in from `remote`. It has no credit until [`writable`](Self::writable) gives some.
+    /// A stream came in from `remote`. It has no credit until [`writable`](Self::writable) gives some, and is closed after
+    /// [`WRITE_TIMEOUT`] without it, once there is something to write.
     pub fn accepted(&mut self, conn: ConnId, remote: SocketAddr, now: Instant) {
         self.tick(now);
         self.remove(conn, LeaveReason::Closed);
@@ -272,6 +273,7 @@ impl Server {
     pub fn closed(&mut self, conn: ConnId, now: Instant) {
         self.tick(now);
         self.remove(conn, LeaveReason::Closed);
+        self.closing.retain(|c| *c != conn);
     }
 
     /// The stream can take `space` bytes now, all in all: this replaces what was said before and is used up by

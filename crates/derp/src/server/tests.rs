@@ -489,6 +489,41 @@ fn a_response_nobody_takes_is_given_up() {
 }
 
 #[test]
+fn a_connection_that_closed_by_itself_is_not_mentioned_again() {
+    let now = start();
+    let mut server = Server::new(raw(), private(0), rng(0), now);
+    server.accepted(ConnId(1), ([192, 0, 2, 1], 1).into(), now);
+    server.writable(ConnId(1), 1 << 20, now);
+    server.handle_stream(ConnId(1), &encoded(&Frame::WatchConns), now);
+    server.closed(ConnId(1), now);
+    assert_eq!(server.poll_transmit(), None);
+    assert_eq!((server.connections(), server.poll_timeout()), (0, None));
+}
+
+#[test]
+fn a_client_that_never_reads_costs_a_bounded_amount() {
+    let mut bench = Bench::new(raw());
+    bench.join_with(1, raw_client(1));
+    let b = bench.join_with(2, raw_client(2));
+    let now = bench.now;
+    bench.server.writable(ConnId(2), 0, now);
+    let nobody = private(77).public();
+    for n in 0..3000u64 {
+        for (conn, frame) in [
+            (1, Frame::SendPacket { dst: b, packet: &[0; 1000] }),
+            (1, Frame::SendPacket { dst: b, packet: &disco(0) }),
+            (2, Frame::Ping(n.to_be_bytes())),
+            (2, Frame::SendPacket { dst: nobody, packet: &disco(0) }),
+        ] {
+            bench.server.handle_stream(ConnId(conn), &encoded(&frame), now);
+        }
+    }
+    let waiting = written(&mut bench.server, ConnId(2), now).len();
+    let packets = QUEUE_LEN * (37 + 1000 + 37 + 66);
+    assert_eq!(waiting, packets + 13 + 3 * 38, "two full queues, one pong, three times not here");
+}
+
+#[test]
 fn a_shutdown_announces_the_restart_then_closes_all() {
     let mut bench = Bench::new(raw());
     let a = bench.join_with(1, raw_client(1));
