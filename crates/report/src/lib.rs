@@ -27,8 +27,14 @@ pub mod explain;
 mod fold;
 #[cfg(test)]
 mod fold_tests;
+mod html;
+mod markdown;
 pub mod matrix;
 pub mod metrics;
+mod plot;
+mod report;
+#[cfg(test)]
+mod report_tests;
 pub mod summary;
 #[cfg(test)]
 mod testlog;
@@ -39,5 +45,6 @@ pub use explain::explain;
 pub use fold::Fold;
 pub use matrix::{Cell, Matrix};
 pub use metrics::{Metrics, PerPath};
+pub use report::Report;
 pub use summary::{Expectation, PairSummary, ScenarioSummary, Summary};
 pub use timeline::PathTimeline;

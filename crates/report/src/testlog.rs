@@ -256,3 +256,123 @@ pub(crate) fn web_only() -> Vec<Record> {
     log.end(10_000);
     log.records()
 }
+
+/// Two hosts that ping and copy, relayed first, then on `path`; one packet in `lose` is lost on the relay.
+pub(crate) fn plain(relay_ms: u64, own_ms: u64, after_ms: u64, path: Path, lose: u64) -> Vec<Record> {
+    let mut log = Log::default();
+    nodes(&mut log);
+    let (flow, copy) = ("ping", "copy");
+    log.flow(100, flow, FlowKind::Ping, "flappie", "takkie").flow(
+        200,
+        copy,
+        FlowKind::Bulk,
+        "flappie",
+        "takkie",
+    );
+    log.paths(100, "flappie", "takkie", Some(Path::Relay), "first traffic");
+    log.paths(100 + after_ms, "flappie", "takkie", Some(path), "validated");
+    for seq in 0..40 {
+        let at = 100 + seq * 250;
+        if seq % lose == lose - 1 {
+            log.sent(at, flow, "flappie", seq);
+        } else if at < 100 + after_ms {
+            log.ping(at, flow, seq, relay_ms, Path::Relay);
+        } else {
+            log.ping(at, flow, seq, own_ms, path);
+        }
+    }
+    for n in 1..=100u64 {
+        let at = 200 + n * 60;
+        let now = if at < 100 + after_ms { Path::Relay } else { path };
+        log.bulk(at, copy, "takkie", if now == Path::Relay { n * 50_000 } else { n * 600_000 }, now);
+    }
+    for flow in [flow, copy] {
+        log.at(10_500, Event::FlowEnd { flow: name(flow), complete: true, reason: String::new() });
+    }
+    let (node, proto, payload) = (name("flappie"), Proto::Udp, Payload::Tunnel);
+    let (src, dst) = (addr("192.168.1.2:41641"), addr("203.0.113.9:41641"));
+    for id in 0..1_234 {
+        log.at(id * 9, Event::Sent { node: node.clone(), id, proto, src, dst, bytes: 128, payload });
+    }
+    log.end(12_000);
+    log.records()
+}
+
+/// Forty hosts that all ping one.
+fn crowd() -> Vec<Record> {
+    let mut log = Log::default();
+    for n in 0..40 {
+        let (host, flow) = (format!("laptop-{n}"), format!("ping {n}"));
+        let path = if n % 4 == 0 { Path::Relay } else { Path::Direct };
+        log.flow(100 + n, &flow, FlowKind::Ping, &host, "nas").sent(100 + n, &flow, &host, 0);
+        log.paths(100 + n, &host, "nas", Some(Path::Relay), "first traffic");
+        log.paths(300 + 7 * n, &host, "nas", Some(path), "validated");
+        log.received(150 + n, &flow, "nas", 0, 50, Path::Relay);
+    }
+    log.end(5_000);
+    log.records()
+}
+
+fn matrix() -> crate::Matrix {
+    let rows = [
+        "open",
+        "full-cone",
+        "restricted-cone",
+        "port-restricted-cone",
+        "symmetric",
+        "symmetric-random",
+        "carrier-nat",
+        "firewall",
+        "web-only",
+    ];
+    let mut cells = Vec::new();
+    for (x, a) in rows.iter().enumerate() {
+        for (y, b) in rows.iter().enumerate().skip(x) {
+            let path = match (x, y) {
+                (2, 6) => None,
+                (_, 8) | (4.., 4..) | (3, 4 | 5) => Some(Path::Relay),
+                _ => Some(Path::Direct),
+            };
+            let direct_ns = (path == Some(Path::Direct)).then_some((40 + 90 * x as u64 * y as u64) * MS);
+            let expected = Some(if (x, y) == (3, 4) { Path::Direct } else { path.unwrap_or(Path::Relay) });
+            let first_data_ns = path.map(|_| 60 * MS);
+            let (a, b) = ((*a).to_owned(), (*b).to_owned());
+            cells.push(crate::Cell { a, b, path, direct_ns, first_data_ns, expected });
+        }
+    }
+    let command = "punchbag matrix --seed 1".to_owned();
+    crate::Matrix { rows: rows.map(str::to_owned).to_vec(), cells, command }
+}
+
+/// A report of all of the above.
+pub(crate) fn report() -> crate::Report {
+    let runs = [
+        ("mission/same-lan", "Two machines on one LAN", plain(45, 1, 220, Path::Lan, 100)),
+        ("mission/two-homes", "Two homes, and one router reboots", two_homes()),
+        ("mission/web-only", "Only web browsing allowed", web_only()),
+        ("nat/double", "Double NAT on one side", plain(60, 25, 310, Path::Direct, 100)),
+        ("link/lossy", "A link that turns lossy", plain(80, 32, 1_900, Path::Direct, 9)),
+        (
+            "mission/crowd",
+            "Forty laptops and a file server with a rather long title that has to wrap",
+            crowd(),
+        ),
+    ];
+    let mut summary = crate::Summary::new("0.1.0", 1);
+    let mut logs = Vec::new();
+    for (scenario, title, records) in runs {
+        let metrics = crate::Metrics::fold(&records);
+        let command = format!("punchbag run scenarios/{scenario}.toml --seed 1");
+        let mut row = crate::ScenarioSummary::new(&header(scenario, title), &metrics, command);
+        for pair in metrics.pairs.iter().take(1) {
+            let words = format!("{} and {} are direct within 500ms", pair.a, pair.b);
+            let passed = pair.direct_ns.is_some_and(|ns| ns <= 500 * MS);
+            let seen =
+                pair.direct_ns.map_or("never direct".into(), |ns| format!("direct after {} ms", ns / MS));
+            row.expect(crate::Expectation { words, passed, seen });
+        }
+        summary.scenarios.push(row);
+        logs.push((scenario.to_owned(), metrics, crate::PathTimeline::fold(&records)));
+    }
+    crate::Report::build(&summary, logs).with_matrix(matrix())
+}

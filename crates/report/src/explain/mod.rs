@@ -176,7 +176,7 @@ mod tests {
             let records = testlog::two_homes();
             let shuffled: Vec<_> = order.iter().map(|index| records[index.index(records.len())].clone()).collect();
             let text = explain(&testlog::header("a", "b"), &shuffled);
-            prop_assert_eq!(text.clone(), explain(&testlog::header("a", "b"), &shuffled));
+            prop_assert_eq!(text, explain(&testlog::header("a", "b"), &shuffled));
             let metrics = Metrics::fold(&shuffled);
             prop_assert!(metrics.pairs.iter().all(|pair| pair.paths.get(Path::Direct).lost <= pair.paths.direct.sent));
         }

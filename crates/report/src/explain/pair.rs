@@ -53,8 +53,8 @@ pub(super) fn tell(pair: &PairMetrics, records: &[Record], text: &mut Text) {
                 }
             }
             Event::FlowEnd { flow, complete, reason } => {
+                let how = if *complete { "is complete" } else { "ended early" };
                 if flow_of_ours(flow).is_some() {
-                    let how = if *complete { "is complete" } else { "ended early" };
                     story.line(record.t, order, format!("Flow \"{flow}\" {how}{}.", because(reason)));
                 }
             }
@@ -103,7 +103,8 @@ impl<'a> Story<'a> {
         let t = record.t;
         match &record.event {
             Event::Candidates { host, peer, candidates, via } => {
-                if self.candidates.insert(host, candidates) != Some(candidates) && !candidates.is_empty() {
+                let news = self.candidates.insert(host, candidates) != Some(candidates);
+                if news && !candidates.is_empty() {
                     let via = match &**via {
                         "relay" => "over the relay".to_owned(),
                         "coordinator" => "from the coordination server".to_owned(),
@@ -116,7 +117,8 @@ impl<'a> Story<'a> {
             }
             Event::Probe { host, to, why, .. } => self.probe(t, order, (host, why), *to),
             Event::Validated { host, peer, address, rtt_ns } => {
-                if self.validated.insert(host, *address) != Some(*address) {
+                let news = self.validated.insert(host, *address) != Some(*address);
+                if news {
                     let rtt = units::duration(*rtt_ns);
                     let words = format!(
                         "{peer} answers {host}'s check at {address} after {rtt}: that path works both ways."

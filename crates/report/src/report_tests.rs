@@ -1,0 +1,105 @@
+use crate::testlog::{report, two_homes};
+use crate::{Cell, Matrix, PathTimeline, Report, Summary};
+use trace::Path;
+
+#[test]
+fn the_markdown_report() {
+    insta::assert_snapshot!(report().markdown());
+}
+
+#[test]
+fn the_grid_for_a_terminal() {
+    let report = report();
+    insta::assert_snapshot!(report.matrix.as_ref().map(Matrix::grid).unwrap_or_default());
+}
+
+#[test]
+fn the_page_needs_nothing_from_elsewhere() {
+    let page = report().html();
+    for forbidden in ["<script", "http:", "https:", "@import", "src=", "url(\"", "<link"] {
+        assert!(!page.contains(forbidden), "{forbidden}");
+    }
+}
+
+#[test]
+fn the_page_has_every_command_and_every_link_leads_somewhere() {
+    let report = report();
+    let page = report.html();
+    for scenario in &report.summary.scenarios {
+        assert!(page.contains(&scenario.command), "{}", scenario.command);
+    }
+    let links: Vec<&str> = page.split("href=\"#").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(links.len() >= report.summary.scenarios.len());
+    for link in links {
+        assert!(page.contains(&format!("id=\"{link}\"")), "{link}");
+    }
+}
+
+#[test]
+fn tags_close_in_order() {
+    let page = report().html();
+    let mut open = Vec::new();
+    for tag in page.split('<').skip(1).filter_map(|rest| rest.split('>').next()) {
+        let name: String =
+            tag.trim_start_matches('/').chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+        if tag.starts_with('!') || ["meta", "br"].contains(&name.as_str()) {
+            continue;
+        }
+        match tag.starts_with('/') {
+            true => assert_eq!(open.pop(), Some(name)),
+            false => open.push(name),
+        }
+    }
+    assert!(open.is_empty());
+}
+
+#[test]
+fn text_from_outside_is_escaped() {
+    let mut summary = report().summary;
+    for scenario in &mut summary.scenarios {
+        scenario.title = "<b>|&\"".into();
+        scenario.name = "a|b\n<i>".into();
+    }
+    let report = Report::build(&summary, []);
+    assert!(!report.html().contains("<b>|") && !report.html().contains("<i>"));
+    assert!(report.markdown().contains("a\\|b \\<i\\>") && !report.markdown().contains("<b>"));
+}
+
+#[test]
+fn the_same_report_twice_has_the_same_bytes() {
+    assert_eq!(report().html(), report().html());
+    assert_eq!(report().markdown(), report().markdown());
+}
+
+#[test]
+fn an_empty_report_is_still_a_page() {
+    let report = Report::build(&Summary::new("0.1.0", 1), []);
+    assert!(report.html().contains("0 of 0"));
+    assert!(report.markdown().contains("0 of 0 scenarios passed"));
+}
+
+#[test]
+fn a_pair_is_direct_only_while_both_sides_are() {
+    let timeline = PathTimeline::fold(&two_homes());
+    let spans: Vec<_> = timeline
+        .spans("takkie", "flappie")
+        .iter()
+        .map(|span| (span.from_ns / 1_000_000, span.to_ns / 1_000_000, span.path))
+        .collect();
+    let (relay, direct) = (Some(Path::Relay), Some(Path::Direct));
+    assert_eq!(spans, [(0, 500, None), (500, 640, relay), (640, 6_600, direct), (6_600, 12_000, relay)]);
+    assert_eq!(timeline.actions[0].what, "router home-b: reboot, off for 1s");
+}
+
+#[test]
+fn a_cell_is_found_in_either_order_and_says_when_it_surprises() {
+    let (a, b) = ("cone".to_owned(), "symmetric".to_owned());
+    let cell = Cell { a, b, path: None, direct_ns: None, first_data_ns: None, expected: Some(Path::Relay) };
+    let matrix =
+        Matrix { rows: vec!["cone".into(), "symmetric".into()], cells: vec![cell], command: "run".into() };
+    assert_eq!(matrix.cell("symmetric", "cone").map(Cell::words).as_deref(), Some("failed !"));
+    assert_eq!(matrix.cell("cone", "cone"), None);
+}
+
+    std::fs::write("/tmp/t/report.html", report().html()).unwrap();
+}
