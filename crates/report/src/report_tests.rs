@@ -100,6 +100,3 @@ fn a_cell_is_found_in_either_order_and_says_when_it_surprises() {
     assert_eq!(matrix.cell("symmetric", "cone").map(Cell::words).as_deref(), Some("failed !"));
     assert_eq!(matrix.cell("cone", "cone"), None);
 }
-
-    std::fs::write("/tmp/t/report.html", report().html()).unwrap();
-}
