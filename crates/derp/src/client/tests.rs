@@ -76,6 +76,16 @@ fn a_server_that_does_not_own_its_key_is_refused() {
 }
 
 #[test]
+fn a_server_with_the_zero_key_is_refused() {
+    let now = start();
+    let mut client = Client::new(raw(1), rng(1), now);
+    client.connected(now);
+    let zero = PublicKey([0; 32]);
+    let got = client.handle_stream(&encoded(&Frame::ServerKey { key: zero }), now);
+    assert_eq!(got, Err(Error::WrongServerKey(zero)));
+}
+
+#[test]
 fn a_server_with_another_key_than_the_configured_is_refused() {
     let now = start();
     for fast_start in [true, false] {

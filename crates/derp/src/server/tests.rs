@@ -263,18 +263,31 @@ fn before_the_handshake_only_a_client_info_will_do() {
     assert_eq!(left(&bench, 1), Some(LeaveReason::NoClientInfo));
 }
 
+/// What becomes of a client that claims `key` and seals with the secret that `shared` computes for the server's key.
+fn claim(key: PublicKey, shared: impl Fn(PublicKey) -> crypto_box::SalsaBox) -> Option<LeaveReason> {
+    let mut bench = Bench::new(raw());
+    let now = bench.now;
+    bench.server.accepted(ConnId(1), ([192, 0, 2, 1], 1).into(), now);
+    let shared = shared(bench.server.public_key());
+    let (nonce, sealed) = keys::seal(&shared, b"{\"version\":2}", &mut rng(5)).unwrap();
+    let sealed = &sealed;
+    inject(&mut bench, 1, &Frame::ClientInfo { key, nonce, sealed });
+    left(&bench, 1)
+}
+
 #[test]
 fn a_key_that_is_not_the_clients_own_is_refused() {
-    for key in [private(2).public(), PublicKey([0; 32])] {
-        let mut bench = Bench::new(raw());
-        let now = bench.now;
-        bench.server.accepted(ConnId(1), ([192, 0, 2, 1], 1).into(), now);
-        let shared = private(1).shared(&bench.server.public_key());
-        let (nonce, sealed) = keys::seal(&shared, b"{\"version\":2}", &mut rng(5)).unwrap();
-        inject(&mut bench, 1, &Frame::ClientInfo { key, nonce, sealed: &sealed });
-        assert_eq!(left(&bench, 1), Some(LeaveReason::BadClientInfo));
-        assert!(!bench.server.is_connected(&key));
-    }
+    let own = claim(private(1).public(), |server| private(1).shared(&server));
+    assert_eq!(own, None);
+    let other = claim(private(2).public(), |server| private(1).shared(&server));
+    assert_eq!(other, Some(LeaveReason::BadClientInfo));
+}
+
+#[test]
+fn the_zero_key_whose_secret_everyone_knows_is_refused() {
+    let zero = PublicKey([0; 32]);
+    let got = claim(zero, |_| private(1).shared(&zero));
+    assert_eq!(got, Some(LeaveReason::BadClientInfo));
 }
 
 #[test]
