@@ -1,4 +1,5 @@
 //! Hostile, broken, slow and silent streams.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

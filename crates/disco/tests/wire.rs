@@ -1,4 +1,5 @@
 //! The wire format of `disco/disco.go`: sizes, offsets, lenience, and arbitrary input.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! The client transaction against RFC 8489 §6.2 and §6.3.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
 //! The codec: published vectors, sizes, requirements of RFC 8489 and RFC 5780, and arbitrary input.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
 
@@ -221,7 +222,7 @@ proptest! {
 
     #[test]
     fn an_altered_byte_never_passes_the_fingerprint(message in messages(), at in any::<prop::sample::Index>(), bit in 0..8) {
-        let mut wire = Message { fingerprint: true, ..message.clone() }.to_vec();
+        let mut wire = Message { fingerprint: true, ..message }.to_vec();
         let at = at.index(wire.len());
         wire[at] ^= 1u8 << bit;
         match Message::decode(&wire) {

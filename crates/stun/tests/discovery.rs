@@ -1,4 +1,5 @@
 //! Behaviour discovery through NATs of every kind.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

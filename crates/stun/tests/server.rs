@@ -1,4 +1,5 @@
 //! The server against RFC 8489 §6.3.1 and RFC 5780 §6.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
 
