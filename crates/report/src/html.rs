@@ -38,6 +38,7 @@ impl Report {
                         (loss(&scenarios))
                         @if let Some(matrix) = &self.matrix { (heat_map(matrix)) }
                         h2 { "Scenarios" }
+                        (timeline_legend())
                         @for (scenario, _) in &scenarios { (self.card(scenario)) }
                         footer {
                             "Every number on this page can be computed again from the logs of the runs, and every log can be made "
@@ -448,6 +449,17 @@ fn marks(value: impl Fn(Path) -> Option<u64>) -> Vec<(Mark, u64)> {
 
 fn path_legend() -> Markup {
     html! { ul.legend { @for path in PATHS { li { (plot::key(Mark::Path(path))) (path.as_str()) } } } }
+}
+
+fn timeline_legend() -> Markup {
+    html! {
+        ul.legend {
+            @for path in PATHS { li { span class=(format!("key k-{}", path.as_str())) {} (path.as_str()) } }
+            li { span."key k-none" {} "no path" }
+            li { (plot::silence_key()) "silence: packets were due and none came" }
+            li { span."key k-act" {} "action of the scenario" }
+        }
+    }
 }
 
 fn name(scenario: &ScenarioSummary) -> Markup {

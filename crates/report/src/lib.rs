@@ -19,9 +19,14 @@
 //! - [`Metrics`]: per pair of hosts the final path, time to first data and to direct, and per path round trip, loss and
 //!   goodput; silences, and how long it took to recover from each action of the timeline.
 //! - [`Summary`]: the schema of `summary.json`. Whether an expectation held is for the judge to say, not for this crate.
-//! - [`Matrix`]: NAT types against each other.
+//! - [`PathTimeline`]: which path each pair was on, when.
+//! - [`explain()`]: the story of a run in plain sentences: what was learned, tried and dropped, and why it ended so.
+//! - [`Matrix`]: NAT types against each other, as a grid for a terminal.
+//! - [`Report`]: Markdown, and one HTML page that needs nothing from elsewhere.
 //!
-//! Out of scope: judging, running, and printing to a terminal.
+//! Figures count what programs inside the tunnel saw: a packet is lost if its program never got it, whatever the reason.
+//!
+//! Out of scope: judging, running, reading files, and printing to a terminal.
 
 pub mod explain;
 mod fold;

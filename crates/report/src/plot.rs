@@ -114,6 +114,16 @@ impl Mark {
     }
 }
 
+/// A piece of a silent stretch by itself, for a legend.
+pub(crate) fn silence_key() -> Markup {
+    html! {
+        svg width="22" height="12" aria-hidden="true" {
+            rect class="f-direct" width="22" height="12" rx="2" {}
+            rect fill="url(#hatch)" width="22" height="12" {}
+        }
+    }
+}
+
 /// The class that fills a shape with a path's colour.
 pub(crate) fn fill(path: Option<Path>) -> &'static str {
     match path {
@@ -184,7 +194,7 @@ pub(crate) fn scale(axis: &Axis, words: impl Fn(u64) -> String) -> Markup {
         svg.plot height="18" aria-hidden="true" {
             @for tick in &ticks {
                 @let anchor = match axis.position(*tick) { 0 => "start", 9_600.. => "end", _ => "middle" };
-                text x=(axis.at(*tick)) y="13" text-anchor=(anchor) { (words(*tick).replace(".0 ", " ")) }
+                text x=(axis.at(*tick)) y="13" text-anchor=(anchor) { @if *tick == 0 { "0" } @else { (words(*tick).replace(".0 ", " ")) } }
             }
         }
     }
