@@ -104,6 +104,13 @@ impl Peer {
         self.node_key
     }
 
+    /// The tunnel address of the peer of that name; `None` while the map has no such peer. Of several, the first to have
+    /// registered.
+    #[must_use]
+    pub fn tunnel_address(&self, name: &str) -> Option<IpAddr> {
+        self.directory.tunnel_address(name)
+    }
+
     /// Takes an input. Drain [`Peer::poll_transmit`] and [`Peer::poll_event`] afterwards.
     pub fn handle(&mut self, input: Input<'_>, now: Instant) {
         match input {
@@ -428,7 +435,9 @@ impl Peer {
             Action::Validated { address, rtt } => self.out.event(Event::Validated { peer, address, rtt }),
             Action::Moved { reason } => {
                 self.tell_path(id, reason);
-                self.hasten(id, now);
+                if self.relay_of(id).is_none_or(|region| !self.relays.is_up(region)) {
+                    self.hasten(id, now);
+                }
             }
         }
     }
@@ -503,8 +512,10 @@ impl Peer {
         let sender = match self.device.handle_datagram(data, source, now) {
             Ok(Some(sender)) => sender,
             Ok(None) => return,
-            // The second copy of what went both ways.
-            Err(wireguard::Error::Replay) => return,
+            // The second copy of what went both ways, or of a session that one side has given up or lost.
+            Err(wireguard::Error::Replay | wireguard::Error::UnknownIndex | wireguard::Error::Expired) => {
+                return;
+            }
             Err(error) => {
                 let from = match arrival {
                     Arrival::Udp(from) => from.to_string(),

@@ -91,6 +91,10 @@ impl Directory {
         self.by_ip.get(&ip).copied()
     }
 
+    pub(crate) fn tunnel_address(&self, name: &str) -> Option<IpAddr> {
+        self.remotes.values().find(|remote| &*remote.name == name).map(|remote| remote.info.tunnel_ip)
+    }
+
     pub(crate) fn of_wg(&self, peer: PeerId) -> Option<u32> {
         self.by_wg.get(&peer).copied()
     }
