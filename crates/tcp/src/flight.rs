@@ -199,9 +199,8 @@ impl Flight {
     }
 
     /// A duplicate ACK from a peer without SACK: some segment has arrived (RFC 5681 §3.2).
-    pub(crate) fn duplicate_ack(&mut self) -> usize {
+    pub(crate) fn duplicate_ack(&mut self) {
         self.duplicates = (self.duplicates + 1).min(self.chunks.len());
-        self.duplicates
     }
 
     pub(crate) fn forget_duplicates(&mut self) {

@@ -128,7 +128,8 @@ impl Sender {
             if self.phase == Phase::Open {
                 self.flight.forget_duplicates();
             }
-        } else if input.bare && !window_changed && !self.flight.is_empty() {
+        } else if input.bare && !window_changed && !matches!(self.phase, Phase::Loss { .. }) {
+            // After a time-out duplicates only say that something was sent again in vain.
             self.flight.duplicate_ack();
         }
     }
