@@ -13,6 +13,7 @@ use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 use rustc_hash::FxBuildHasher;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::time::{Duration, Instant};
 
 /// Handshake messages a second above which senders must show a cookie.
@@ -31,6 +32,16 @@ pub struct Device {
     next_id: u32,
     /// The newest time seen.
     now: Instant,
+}
+
+impl fmt::Debug for Device {
+    /// Without keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device")
+            .field("peers", &self.peers.len())
+            .field("timeout", &self.poll_timeout().map(|(_, why)| why))
+            .finish_non_exhaustive()
+    }
 }
 
 /// What all peers use.

@@ -92,8 +92,8 @@ pub use device::Device;
 pub use noise::public_key;
 pub use types::{DeviceConfig, Error, Event, Kind, PeerConfig, PeerId, SendError, Source, To, Transmit};
 
-/// Datagrams are at most this long, so a packet plus overhead must fit: the length field of UDP, RFC 768, less its header.
-const MAX_DATAGRAM: usize = 65_535 - 8;
+/// The largest UDP payload over IPv4: 65,535 bytes (RFC 791 §3.1) less its header and UDP's (RFC 768).
+const MAX_DATAGRAM: usize = 65_535 - 20 - 8;
 /// The longest packet that [`Device::send`] takes, in bytes.
 pub const MAX_PACKET: usize = (MAX_DATAGRAM - message::DATA_OVERHEAD) / PAD * PAD;
 /// Packets are padded to a multiple of this, paper §5.4.6.
