@@ -100,3 +100,28 @@ fn a_cell_is_found_in_either_order_and_says_when_it_surprises() {
     assert_eq!(matrix.cell("symmetric", "cone").map(Cell::words).as_deref(), Some("failed !"));
     assert_eq!(matrix.cell("cone", "cone"), None);
 }
+
+proptest::proptest! {
+    /// Whatever order and times a log has, reading it ends and gives the same pages twice.
+    #[test]
+    fn a_scrambled_log_has_a_report(
+        picks in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u64>()), 0..60),
+    ) {
+        let records = [two_homes(), crate::testlog::web_only()].concat();
+        let scrambled: Vec<_> = picks
+            .iter()
+            .map(|(index, t)| trace::Record { t: *t, event: records[index.index(records.len())].event.clone() })
+            .collect();
+        let page = || {
+            let metrics = crate::Metrics::fold(&scrambled);
+            let row = crate::ScenarioSummary::new(&crate::testlog::header("a", "b"), &metrics, "punchbag run a");
+            let mut summary = Summary::new("0.1.0", 1);
+            summary.scenarios.push(row);
+            let logs = [("a".to_owned(), metrics, PathTimeline::fold(&scrambled))];
+            let report = Report::build(&summary, logs);
+            let story = crate::explain(&crate::testlog::header("a", "b"), &scrambled);
+            (report.html(), report.markdown(), story)
+        };
+        proptest::prop_assert_eq!(page(), page());
+    }
+}
