@@ -1,4 +1,5 @@
 //! Our relay against `ts_derp`, the client of Tailscale's Rust implementation, unmodified, over streams in memory.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
 use derp::{
