@@ -24,8 +24,13 @@ fn main() {
                             Cable { rate_bps: 100_000_000, queue_bytes, loss_ppm, ..Cable::clean(20 * MS) };
                         let back = Cable { loss_ppm: 0, ..cable.clone() };
                         let programs = [Program::sender(BYTES), Program::sender(0)];
-                        let mut world =
-                            World::new(seed, [config.clone(), config.clone()], programs, [cable, back], false);
+                        let mut world = World::new(
+                            seed,
+                            [config.clone(), config.clone()],
+                            programs,
+                            [cable, back],
+                            false,
+                        );
                         world.run(MS * 1_000_000).and_then(|()| world.check()).expect("transfer");
                         segments += world.segments;
                         undone += world.hosts[0].connection.as_ref().map_or(0, |it| it.stats().undone);

@@ -29,7 +29,7 @@ impl Chunk {
     }
 
     fn sent(&self) -> Sent {
-        (self.sent_at, self.end())
+        (self.sent_at, self.transmission)
     }
 }
 
@@ -60,8 +60,10 @@ impl Delivery {
         // sooner than any round trip.
         let ambiguous = chunk.retransmitted
             && (self.echoed.is_some_and(|echoed| echoed + Duration::from_millis(1) <= chunk.sent_at)
-                || self.minimum_rtt.is_some_and(|rtt| self.now.saturating_duration_since(chunk.sent_at) < rtt));
-        rack.delivered(chunk.sent(), chunk.retransmitted, ambiguous, self.now);
+                || self
+                    .minimum_rtt
+                    .is_some_and(|rtt| self.now.saturating_duration_since(chunk.sent_at) < rtt));
+        rack.delivered(chunk.sent(), chunk.end(), chunk.retransmitted, ambiguous, self.now);
         if !chunk.retransmitted {
             self.oldest = Some(self.oldest.map_or(chunk.sent_at, |oldest| oldest.min(chunk.sent_at)));
             self.newest = Some(self.newest.map_or(chunk.sent_at, |newest| newest.max(chunk.sent_at)));
@@ -208,7 +210,12 @@ impl Flight {
     }
 
     /// Marks what RACK says is lost (RFC 8985 §6.2 step 5). Returns how many, and when to look again.
-    pub(crate) fn detect_losses(&mut self, rack: &Rack, window: Duration, now: Instant) -> (u32, Option<Instant>) {
+    pub(crate) fn detect_losses(
+        &mut self,
+        rack: &Rack,
+        window: Duration,
+        now: Instant,
+    ) -> (u32, Option<Instant>) {
         let mut marked = 0;
         while let Some(&(id, _)) = self.order.front() {
             let Some(index) = self.live_front() else {

@@ -7,7 +7,8 @@ const PERSIST_RECOVERIES: u32 = 16;
 /// The most quarters of the minimum round-trip time in the window; it is bounded by SRTT as well.
 const MAX_QUARTERS: u32 = 255;
 
-/// A transmission as RACK orders them: by time, then by sequence number.
+/// A transmission as RACK orders them: its time, and its number among all transmissions of the connection. RFC 8985 breaks
+/// ties of a coarse clock by sequence number; the number says which really went first.
 pub(crate) type Sent = (Instant, u64);
 
 #[derive(Debug)]
@@ -38,12 +39,19 @@ impl Rack {
         }
     }
 
-    /// Something sent at `sent`, ending at its offset, was delivered (steps 2 and 3). `ambiguous`: this may be the ACK
-    /// of an earlier transmission of it.
-    pub(crate) fn delivered(&mut self, sent: Sent, retransmitted: bool, ambiguous: bool, now: Instant) {
-        if sent.1 > self.highest {
-            self.highest = sent.1;
-        } else if sent.1 < self.highest && !retransmitted {
+    /// A segment that ends at `end` was delivered (steps 2 and 3). `ambiguous`: this may be the ACK of an earlier
+    /// transmission of it.
+    pub(crate) fn delivered(
+        &mut self,
+        sent: Sent,
+        end: u64,
+        retransmitted: bool,
+        ambiguous: bool,
+        now: Instant,
+    ) {
+        if end > self.highest {
+            self.highest = end;
+        } else if end < self.highest && !retransmitted {
             self.reordering_seen = true;
         }
         if !ambiguous && self.newest.is_none_or(|newest| sent > newest) {
@@ -70,7 +78,12 @@ impl Rack {
     }
 
     /// How long to wait for something overtaken. `eager`: recovery has begun, or three segments were SACKed.
-    pub(crate) fn reordering_window(&self, eager: bool, minimum: Option<Duration>, smoothed: Option<Duration>) -> Duration {
+    pub(crate) fn reordering_window(
+        &self,
+        eager: bool,
+        minimum: Option<Duration>,
+        smoothed: Option<Duration>,
+    ) -> Duration {
         if !self.reordering_seen && eager {
             return Duration::ZERO;
         }
@@ -104,12 +117,12 @@ mod tests {
     fn rfc8985_6_2_sent_before_a_delivered_one_is_lost_after_the_window() {
         let now = start();
         let mut rack = Rack::new();
-        rack.delivered((now + MS, 3000), false, false, now + 41 * MS);
+        rack.delivered((now + MS, 3), 3000, false, false, now + 41 * MS);
 
-        assert_eq!(rack.deadline((now, 1000), 10 * MS), Some(now + 50 * MS));
-        assert_eq!(rack.deadline((now + MS, 2000), Duration::ZERO), Some(now + 41 * MS));
-        assert_eq!(rack.deadline((now + MS, 4000), Duration::ZERO), None);
-        assert_eq!(rack.deadline((now + 2 * MS, 1000), Duration::ZERO), None);
+        assert_eq!(rack.deadline((now, 1), 10 * MS), Some(now + 50 * MS));
+        assert_eq!(rack.deadline((now + MS, 2), Duration::ZERO), Some(now + 41 * MS));
+        assert_eq!(rack.deadline((now + MS, 4), Duration::ZERO), None);
+        assert_eq!(rack.deadline((now + 2 * MS, 5), Duration::ZERO), None);
     }
 
     #[test]
@@ -120,8 +133,8 @@ mod tests {
         assert_eq!(rack.reordering_window(true, minimum, smoothed), Duration::ZERO);
         assert_eq!(rack.reordering_window(false, minimum, smoothed), 10 * MS);
 
-        rack.delivered((now, 3000), false, false, now + 40 * MS);
-        rack.delivered((now, 1000), false, false, now + 40 * MS);
+        rack.delivered((now, 3), 3000, false, false, now + 40 * MS);
+        rack.delivered((now, 1), 1000, false, false, now + 40 * MS);
 
         assert_eq!(rack.reordering_window(true, minimum, smoothed), 10 * MS);
     }

@@ -66,7 +66,11 @@ impl RangeSet {
 
     /// The range that holds `offset`.
     pub(crate) fn containing(&self, offset: u64) -> Option<(u64, u64)> {
-        self.ranges.range(..=offset).next_back().map(|(&start, &end)| (start, end)).filter(|&(_, end)| end > offset)
+        self.ranges
+            .range(..=offset)
+            .next_back()
+            .map(|(&start, &end)| (start, end))
+            .filter(|&(_, end)| end > offset)
     }
 }
 
@@ -83,9 +87,11 @@ impl RecentBlocks {
         let Some(block) = ranges.containing(offset) else { return };
         let mut kept = [None; crate::segment::MAX_SACK_BLOCKS];
         kept[0] = Some(offset);
-        let others = self.inside.iter().flatten().filter(|&&other| {
-            ranges.containing(other).is_some_and(|other_block| other_block != block)
-        });
+        let others = self
+            .inside
+            .iter()
+            .flatten()
+            .filter(|&&other| ranges.containing(other).is_some_and(|other_block| other_block != block));
         for (slot, other) in kept[1..].iter_mut().zip(others) {
             *slot = Some(*other);
         }

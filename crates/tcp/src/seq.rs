@@ -25,7 +25,10 @@ impl SequenceSpace {
 }
 
 /// How far `to` lies after `from`, negative if before.
-#[expect(clippy::cast_possible_wrap, reason = "the wrap is the meaning: half the space is after, half before")]
+#[expect(
+    clippy::cast_possible_wrap,
+    reason = "the wrap is the meaning: half the space is after, half before"
+)]
 pub(crate) fn distance(from: u32, to: u32) -> i32 {
     to.wrapping_sub(from) as i32
 }

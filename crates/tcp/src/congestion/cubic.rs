@@ -135,7 +135,8 @@ mod tests {
         let begin = start();
         (0..count)
             .map(|round| {
-                for _ in 0..window {
+                let acks = window;
+                for _ in 0..acks {
                     window = cubic.on_ack(window, 1, RTT, begin + RTT * round);
                 }
                 window

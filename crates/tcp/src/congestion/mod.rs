@@ -82,7 +82,10 @@ impl Congestion {
     pub(crate) fn on_ack(&mut self, ack: Acked, now: Instant) {
         let mut acked = ack.segments;
         if self.in_slow_start() {
-            let pace = self.hystart.as_mut().map_or(Pace::Fast, |hystart| hystart.on_ack(ack.rtt, ack.una, ack.next));
+            let pace = self
+                .hystart
+                .as_mut()
+                .map_or(Pace::Fast, |hystart| hystart.on_ack(ack.rtt, ack.una, ack.next));
             if pace == Pace::Leave {
                 self.hystart = None;
                 self.threshold = self.window;

@@ -46,7 +46,8 @@ impl Sender {
         if advanced {
             self.una = input.ack;
             self.flight.acknowledge(input.ack, &mut self.rack, &mut delivery);
-            self.counters.bytes_acked += input.ack - prior_una
+            self.counters.bytes_acked += input.ack
+                - prior_una
                 - u64::from(prior_una == 0)
                 - u64::from(self.fin_sent && input.ack == self.next);
             self.forget_usage();
@@ -78,7 +79,9 @@ impl Sender {
     /// RFC 9293 §3.10.7.4: the window, unless the segment is older than the one it was last taken from.
     fn update_window(&mut self, input: &Acknowledgement<'_>) -> bool {
         let from = (input.seq, input.ack);
-        let newer = input.ack > self.una || from.0 > self.window_from.0 || from == self.window_from
+        let newer = input.ack > self.una
+            || from.0 > self.window_from.0
+            || from == self.window_from
             || (from.0 == self.window_from.0 && input.ack >= self.window_from.1);
         if input.ack < self.una || !newer {
             return false;
@@ -167,9 +170,10 @@ impl Sender {
     /// Likewise if every retransmission was reported as a duplicate (RFC 3708).
     fn undo_if_spurious(&mut self, input: &Acknowledgement<'_>) {
         let Some(undo) = &self.undo else { return };
-        let original = input.echoed.zip(self.first_retransmission).is_some_and(|(echoed, first)| {
-            echoed + Duration::from_millis(1) <= first
-        });
+        let original = input
+            .echoed
+            .zip(self.first_retransmission)
+            .is_some_and(|(echoed, first)| echoed + Duration::from_millis(1) <= first);
         if undo.retransmitted && (original || undo.unexplained == 0) {
             self.congestion.undo(undo.window, undo.threshold);
             self.counters.undone += 1;
@@ -232,7 +236,9 @@ impl Sender {
         }
         let before = u32::from(self.flight.has_lost());
         match self.phase {
-            Phase::Open if self.flight.sacked_segments() >= DUPLICATE_THRESHOLD => self.flight.mark_front_lost(),
+            Phase::Open if self.flight.sacked_segments() >= DUPLICATE_THRESHOLD => {
+                self.flight.mark_front_lost();
+            }
             // RFC 6582 §3.2 step 3: a partial ACK shows the next hole.
             Phase::Recovery { .. } if advanced => self.flight.mark_front_lost(),
             _ => {}
@@ -289,7 +295,8 @@ impl Sender {
                 .div_ceil(u64::from(reduction.prior_window.max(1)));
             u32::try_from(target).unwrap_or(u32::MAX).saturating_sub(reduction.out)
         } else {
-            let limit = reduction.delivered.saturating_sub(reduction.out).max(delivered) + u32::from(progress);
+            let limit =
+                reduction.delivered.saturating_sub(reduction.out).max(delivered) + u32::from(progress);
             (threshold - pipe).min(limit)
         };
         // The first retransmission always goes out.

@@ -147,11 +147,8 @@ impl Connection {
     pub fn abort(&mut self) {
         if !matches!(self.state, State::SynSent | State::TimeWait | State::Closed) {
             let ack = self.receiver.as_ref().map_or(0, |receiver| receiver.space.wire(receiver.next));
-            self.reset = Some(Segment::bare(
-                self.sender.space.wire(self.sender.next),
-                ack,
-                Flags::RST | Flags::ACK,
-            ));
+            self.reset =
+                Some(Segment::bare(self.sender.space.wire(self.sender.next), ack, Flags::RST | Flags::ACK));
         }
         if self.state != State::Closed {
             self.finish(Event::Closed);
@@ -178,9 +175,10 @@ impl Connection {
         if self.state != State::TimeWait || !syn.flags.syn() || syn.flags.ack() || syn.flags.rst() {
             return false;
         }
-        let newer_number = self.receiver.as_ref().is_none_or(|receiver| {
-            crate::seq::distance(receiver.space.wire(receiver.next), syn.seq) > 0
-        });
+        let newer_number = self
+            .receiver
+            .as_ref()
+            .is_none_or(|receiver| crate::seq::distance(receiver.space.wire(receiver.next), syn.seq) > 0);
         let newer_time = syn
             .options
             .timestamps

@@ -93,7 +93,14 @@ impl Receiver {
             mss,
             window_shift: shift,
             tuning: Tuning { rtt: None, space: 10 * mss, since: now, read: 0 },
-            acks: AckState { now: false, at: None, pending: 0, largest: 0, quick: QUICK_ACKS, last_data: None },
+            acks: AckState {
+                now: false,
+                at: None,
+                pending: 0,
+                largest: 0,
+                quick: QUICK_ACKS,
+                last_data: None,
+            },
             delayed_ack: config.delayed_ack,
             bytes: 0,
         }
@@ -116,7 +123,8 @@ impl Receiver {
     /// Takes a segment's data and FIN. Returns true if there is something new to read.
     pub(crate) fn data(&mut self, start: u64, payload: &Bytes, fin: bool, now: Instant) -> bool {
         let mut end = start + payload.len() as u64;
-        if fin && self.fin.is_none() && end >= self.next && end <= self.right_edge() && !self.has_beyond(end) {
+        if fin && self.fin.is_none() && end >= self.next && end <= self.right_edge() && !self.has_beyond(end)
+        {
             self.fin = Some(end);
         }
         // Nothing comes after a FIN, and nothing beyond the window is kept.
@@ -250,7 +258,10 @@ impl Receiver {
     /// peer should know (Linux `__tcp_cleanup_rbuf`: the window would double).
     pub(crate) fn ack_due(&self) -> bool {
         let open = self.right_edge() - self.next;
-        self.acks.now || (!self.fin_reached && self.offer() >= self.next + (2 * open).max(1) && self.offer() > self.promised)
+        self.acks.now
+            || (!self.fin_reached
+                && self.offer() >= self.next + (2 * open).max(1)
+                && self.offer() > self.promised)
     }
 
     /// The right edge as the buffer allows it, if that is enough more to be worth telling
@@ -258,7 +269,11 @@ impl Receiver {
     fn offer(&self) -> u64 {
         let room = self.buffer.saturating_sub(self.ready.len());
         let edge = self.next + (room >> self.window_shift << self.window_shift) as u64;
-        if edge >= self.right_edge() + self.mss.min(self.buffer / 2).max(1) as u64 { edge } else { self.right_edge() }
+        if edge >= self.right_edge() + self.mss.min(self.buffer / 2).max(1) as u64 {
+            edge
+        } else {
+            self.right_edge()
+        }
     }
 
     /// The window field for a segment that goes out now, which thereby acknowledges everything so far.
@@ -325,7 +340,8 @@ impl Receiver {
         if read > space {
             let wanted = 2 * read + 16 * self.mss;
             let growth = (wanted as u64).saturating_mul((read - space) as u64) / space.max(1) as u64;
-            let wanted = wanted.saturating_add(usize::try_from(2 * growth.min(1 << 40)).unwrap_or(usize::MAX));
+            let wanted =
+                wanted.saturating_add(usize::try_from(2 * growth.min(1 << 40)).unwrap_or(usize::MAX));
             self.buffer = self.buffer.max(wanted.min(self.max_buffer));
             self.tuning.space = read;
         }

@@ -30,7 +30,8 @@ impl Connection {
 
     /// RFC 9293 §3.10.7.3.
     fn handle_syn_sent(&mut self, segment: &Segment, now: Instant) {
-        let acks_syn = segment.flags.ack() && self.sender.next == 1 && segment.ack == self.sender.space.wire(1);
+        let acks_syn =
+            segment.flags.ack() && self.sender.next == 1 && segment.ack == self.sender.space.wire(1);
         if segment.flags.ack() && !acks_syn {
             // An old connection's: its end should know that it is over.
             if !segment.flags.rst() {
@@ -140,7 +141,11 @@ impl Connection {
         }
         if segment.flags.rst() {
             // RFC 5961 §3.2: only the exact number resets.
-            if start == receiver.next { self.take_reset() } else { self.challenge(now) }
+            if start == receiver.next {
+                self.take_reset();
+            } else {
+                self.challenge(now);
+            }
             return;
         }
         if !segment.flags.ack() {
@@ -185,7 +190,9 @@ impl Connection {
             return None;
         }
         match ack {
-            Some(ack) if ack <= self.sender.next && ack + self.sender.max_window >= self.sender.una => Some(ack),
+            Some(ack) if ack <= self.sender.next && ack + self.sender.max_window >= self.sender.una => {
+                Some(ack)
+            }
             _ => {
                 self.challenge(now);
                 None
@@ -222,7 +229,9 @@ impl Connection {
             // After its FIN a peer has nothing to say.
             return receiver.acknowledge_now();
         }
-        if let Some(echoed) = echoed.filter(|_| segment.payload.len() == self.sender.mss || !receiver.has_rtt()) {
+        if let Some(echoed) =
+            echoed.filter(|_| segment.payload.len() == self.sender.mss || !receiver.has_rtt())
+        {
             receiver.rtt_sample(now.saturating_duration_since(echoed));
         }
         if receiver.data(start, &segment.payload, segment.flags.fin(), now) {
@@ -260,7 +269,8 @@ impl Connection {
 
     /// An ACK that tells a confused or malicious sender where we are (RFC 5961), at a bounded rate.
     fn challenge(&mut self, now: Instant) {
-        let recently = self.last_challenge.is_some_and(|last| now.saturating_duration_since(last) < CHALLENGE_INTERVAL);
+        let recently =
+            self.last_challenge.is_some_and(|last| now.saturating_duration_since(last) < CHALLENGE_INTERVAL);
         if recently || self.state == State::SynReceived {
             return;
         }

@@ -77,7 +77,13 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     fn again(chunk: &Chunk) -> Self {
-        Self { start: chunk.start, payload: chunk.payload.clone(), syn: chunk.syn, fin: chunk.fin, push: true }
+        Self {
+            start: chunk.start,
+            payload: chunk.payload.clone(),
+            syn: chunk.syn,
+            fin: chunk.fin,
+            push: true,
+        }
     }
 }
 
@@ -289,7 +295,13 @@ impl Sender {
         }
         if std::mem::take(&mut self.window_probe_due) {
             // An old number, so that the peer must answer with its window (as Linux does; RFC 9293 §3.8.6.1 sends data).
-            return Some(Outgoing { start: self.una - 1, payload: Bytes::new(), syn: false, fin: false, push: false });
+            return Some(Outgoing {
+                start: self.una - 1,
+                payload: Bytes::new(),
+                syn: false,
+                fin: false,
+                push: false,
+            });
         }
         if std::mem::take(&mut self.tail_probe_due) {
             return self.send_tail_probe(data, now);
@@ -432,7 +444,8 @@ impl Sender {
     /// The congestion window was used enough to grow (Linux `tcp_is_cwnd_limited`).
     pub(crate) fn window_used(&self) -> bool {
         self.usage.limited
-            || (self.congestion.in_slow_start() && self.congestion.window() < self.usage.most.saturating_mul(2))
+            || (self.congestion.in_slow_start()
+                && self.congestion.window() < self.usage.most.saturating_mul(2))
     }
 
     /// An ACK brought news: the usage of the window is to be found out again when it next runs out.

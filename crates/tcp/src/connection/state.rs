@@ -46,7 +46,8 @@ pub enum Event {
     Connected,
     /// There is data to [`read`](crate::Connection::read).
     Readable,
-    /// [`write`](crate::Connection::write) took less than it was given, and has room again.
+    /// [`write`](crate::Connection::write) has room again: a third of the buffer is free after less was, or everything
+    /// written has been acknowledged.
     Writable,
     /// The peer will send no more. What it sent before can still be read.
     PeerClosed,

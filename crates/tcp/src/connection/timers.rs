@@ -12,7 +12,8 @@ impl Connection {
     /// other call, so ask again after each.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let acknowledge = self.receiver.as_ref().filter(|_| self.state != State::Closed).and_then(Receiver::ack_deadline);
+        let acknowledge =
+            self.receiver.as_ref().filter(|_| self.state != State::Closed).and_then(Receiver::ack_deadline);
         let own = [
             (acknowledge, "delayed acknowledgement"),
             (self.time_wait_until, "time-wait"),
@@ -76,7 +77,10 @@ impl Connection {
             return None;
         }
         let start = self.sender.next;
-        Some(self.dress(Outgoing { start, payload: bytes::Bytes::new(), syn: false, fin: false, push: false }, now))
+        Some(self.dress(
+            Outgoing { start, payload: bytes::Bytes::new(), syn: false, fin: false, push: false },
+            now,
+        ))
     }
 
     /// Adds the receiver's part: acknowledgement, window, options.
@@ -94,7 +98,8 @@ impl Connection {
                 flags = flags | flag;
             }
         }
-        let (mut ack, mut window) = (0, u16::try_from(self.config.receive_buffer.initial).unwrap_or(u16::MAX));
+        let (mut ack, mut window) =
+            (0, u16::try_from(self.config.receive_buffer.initial).unwrap_or(u16::MAX));
         if let Some(receiver) = &mut self.receiver {
             flags = flags | Flags::ACK;
             ack = receiver.space.wire(receiver.next);

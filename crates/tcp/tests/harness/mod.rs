@@ -20,7 +20,7 @@ pub fn start() -> Instant {
 }
 
 /// One direction of the cable.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Cable {
     pub delay: Duration,
     /// Added delay, uniform from zero: more than a packet's time reorders.
@@ -36,7 +36,14 @@ pub struct Cable {
 
 impl Cable {
     pub fn clean(delay: Duration) -> Self {
-        Self { delay, jitter: Duration::ZERO, rate_bps: 0, queue_bytes: usize::MAX, loss_ppm: 0, duplicate_ppm: 0 }
+        Self {
+            delay,
+            jitter: Duration::ZERO,
+            rate_bps: 0,
+            queue_bytes: usize::MAX,
+            loss_ppm: 0,
+            duplicate_ppm: 0,
+        }
     }
 }
 
@@ -100,6 +107,9 @@ impl Ord for Entry {
     }
 }
 
+/// Host, number among its own, segment.
+pub type DropIf = Box<dyn FnMut(usize, u64, &Segment) -> bool>;
+
 pub struct World {
     pub hosts: [Host; 2],
     pub begin: Instant,
@@ -107,8 +117,8 @@ pub struct World {
     pub segments: u64,
     /// Every segment sent, if asked for.
     pub trace: Option<Vec<(Duration, usize, Segment)>>,
-    /// Drops the segments for which it returns true, before anything else does: host, number among its own, segment.
-    pub drop_if: Option<Box<dyn FnMut(usize, u64, &Segment) -> bool>>,
+    /// Drops the segments for which it returns true, before anything else does.
+    pub drop_if: Option<DropIf>,
     sent_by: [u64; 2],
     agenda: BinaryHeap<Reverse<Entry>>,
     order: u64,
@@ -120,7 +130,13 @@ pub struct World {
 const PATTERN: usize = 65_521;
 
 impl World {
-    pub fn new(seed: u64, configs: [Config; 2], programs: [Program; 2], cables: [Cable; 2], both_connect: bool) -> Self {
+    pub fn new(
+        seed: u64,
+        configs: [Config; 2],
+        programs: [Program; 2],
+        cables: [Cable; 2],
+        both_connect: bool,
+    ) -> Self {
         let begin = start();
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let pattern: Vec<u8> = (0..PATTERN).map(|_| rng.random()).collect();
@@ -141,7 +157,8 @@ impl World {
             cable,
             busy_until: begin,
         };
-        let hosts = [host(config_a, program_a, cable_a, true), host(config_b, program_b, cable_b, both_connect)];
+        let hosts =
+            [host(config_a, program_a, cable_a, true), host(config_b, program_b, cable_b, both_connect)];
         Self {
             hosts,
             begin,
@@ -232,7 +249,7 @@ impl World {
             }
             _ => {
                 if let Some(reset) = Segment::reset_for(segment) {
-                    self.transmit(side, reset);
+                    self.transmit(side, &reset);
                 }
             }
         }
@@ -269,7 +286,8 @@ impl World {
             }
             let peer_closed = host.events.iter().any(|(_, event)| *event == Event::PeerClosed);
             // Closing before the handshake and with nothing to send would mean not to connect at all.
-            let connects = host.program.send > 0 || host.events.iter().any(|(_, event)| *event == Event::Connected);
+            let connects =
+                host.program.send > 0 || host.events.iter().any(|(_, event)| *event == Event::Connected);
             if host.sent == host.program.send && connects && (!host.program.close_last || peer_closed) {
                 connection.close();
             }
@@ -281,8 +299,10 @@ impl World {
                 self.at(when, What::Read(side));
             }
             let mut sent = false;
-            while let Some(segment) = self.hosts[side].connection.as_mut().and_then(|it| it.poll_transmit(now)) {
-                self.transmit(side, segment);
+            while let Some(segment) =
+                self.hosts[side].connection.as_mut().and_then(|it| it.poll_transmit(now))
+            {
+                self.transmit(side, &segment);
                 sent = true;
             }
             if !sent {
@@ -290,7 +310,8 @@ impl World {
             }
         }
         let host = &mut self.hosts[side];
-        let next = host.connection.as_ref().and_then(|connection| connection.poll_timeout()).map(|(at, _)| at);
+        let next =
+            host.connection.as_ref().and_then(|connection| connection.poll_timeout()).map(|(at, _)| at);
         if let Some(next) = next
             && host.timer != Some(next.max(now))
         {
@@ -328,18 +349,18 @@ impl World {
         Ok(())
     }
 
-    fn transmit(&mut self, side: usize, segment: Segment) {
+    fn transmit(&mut self, side: usize, segment: &Segment) {
         self.segments += 1;
         self.sent_by[side] += 1;
         if let Some(trace) = &mut self.trace {
             trace.push((self.now - self.begin, side, segment.clone()));
         }
         if let Some(drop_if) = &mut self.drop_if
-            && drop_if(side, self.sent_by[side], &segment)
+            && drop_if(side, self.sent_by[side], segment)
         {
             return;
         }
-        let cable = self.hosts[side].cable.clone();
+        let cable = self.hosts[side].cable;
         let bytes = segment.wire_len() + 20;
         if cable.rate_bps > 0 {
             let waiting = self.hosts[side].busy_until.saturating_duration_since(self.now);

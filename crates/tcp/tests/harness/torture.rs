@@ -44,7 +44,11 @@ fn cable(rng: &mut Pcg64Mcg) -> Cable {
     let rate_bps = if one_in(rng, 3) { 0 } else { 100 * scaled(rng, 10_000_000) as u64 + 20_000 };
     Cable {
         delay: Duration::from_micros(scaled(rng, 200_000) as u64),
-        jitter: if one_in(rng, 2) { Duration::ZERO } else { Duration::from_micros(scaled(rng, 100_000) as u64) },
+        jitter: if one_in(rng, 2) {
+            Duration::ZERO
+        } else {
+            Duration::from_micros(scaled(rng, 100_000) as u64)
+        },
         rate_bps,
         queue_bytes: 1600 + scaled(rng, 500_000),
         loss_ppm: if one_in(rng, 3) { 0 } else { scaled(rng, 200_000) as u32 },
@@ -74,7 +78,8 @@ fn program(rng: &mut Pcg64Mcg, window: usize) -> Program {
 pub fn world(seed: u64) -> World {
     let mut rng = Pcg64Mcg::seed_from_u64(seed ^ 0x7031_7472);
     let configs = [config(&mut rng), config(&mut rng)];
-    let window = configs.iter().map(|config| config.receive_buffer.initial.min(config.send_buffer.initial)).min();
+    let window =
+        configs.iter().map(|config| config.receive_buffer.initial.min(config.send_buffer.initial)).min();
     let mut programs = [0, 1].map(|_| program(&mut rng, window.unwrap_or(1)));
     for side in 0..2 {
         // A slow reader takes at most some hundred reads.
@@ -91,6 +96,9 @@ pub fn world(seed: u64) -> World {
 /// Runs it; the number of segments, or what went wrong.
 pub fn run(seed: u64) -> Result<u64, String> {
     let mut world = world(seed);
-    world.run(Duration::from_secs(40_000)).and_then(|()| world.check()).map_err(|why| format!("seed {seed}: {why}"))?;
+    world
+        .run(Duration::from_secs(40_000))
+        .and_then(|()| world.check())
+        .map_err(|why| format!("seed {seed}: {why}"))?;
     Ok(world.segments)
 }
