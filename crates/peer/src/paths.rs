@@ -154,7 +154,7 @@ impl Paths {
             Some(false) => {}
             Some(true) => {
                 self.doubt(cx.now);
-                if self.round.is_none() {
+                if self.round.is_none() && self.gap_over(cx) {
                     self.begin_round(cx);
                 }
             }

@@ -184,7 +184,7 @@ impl Peer {
             self.relays.restart("other network", env!(self, now));
         }
         self.signalling.start(env!(self, now));
-        if moved {
+        if moved || !was_online {
             for id in self.directory.live_ids() {
                 self.with_paths(id, now, |paths, cx| paths.own_changed(true, cx));
             }
@@ -275,27 +275,44 @@ impl Peer {
             return;
         }
         let (id, endpoints) = (node.id, node.endpoints.clone());
-        let before = self.directory.get(id).map(|remote| remote.info.endpoints.clone());
+        let there = (node.online, node.home_relay);
+        let before = self
+            .directory
+            .get(id)
+            .map(|remote| (remote.info.endpoints.clone(), (remote.info.online, remote.info.home_relay)));
         let result = self.directory.upsert(node);
         if let Upsert::New { gone: Some(wg) } = result {
             self.device.remove_peer(wg);
         }
         let Some((info, name, live)) = self.directory.live_mut(id) else { return };
-        if result == Upsert::Restarted {
+        let (wg, active) = (live.wg, live.paths.active(now, &self.policy));
+        let restarted = result == Upsert::Restarted;
+        if restarted {
             live.shared = SharedKey::new(&self.disco_key, &disco::PublicKey(info.disco_key));
             live.paths.forget(&self.policy);
         }
-        if result == Upsert::Restarted || before.as_ref() != Some(&endpoints) {
-            self.out.event(Event::Candidates {
-                peer: name.clone(),
-                candidates: endpoints.clone(),
-                via: "coordinator",
-            });
+        let (old, was_there) = before.unzip();
+        if restarted || old.as_ref() != Some(&endpoints) {
+            let (peer, candidates) = (name.clone(), endpoints.clone());
+            self.out.event(Event::Candidates { peer, candidates, via: "coordinator" });
             self.with_paths(id, now, |paths, cx| paths.set_map(&endpoints, cx));
         }
-        if result == Upsert::Restarted {
+        if restarted {
             self.tell_path(id, "the other side started anew");
+            if active {
+                self.device.handshake(wg, now);
+            }
+        } else if there.0 && was_there != Some(there) {
+            // It listens on another relay than what we sent to it went to.
+            self.tell_path(id, "other home relay");
+            self.repeat(id, now);
         }
+    }
+
+    /// Says again what may not have arrived over the relay.
+    fn repeat(&mut self, id: u32, now: Instant) {
+        self.hasten(id, now);
+        self.with_paths(id, now, |paths, cx| paths.own_changed(false, cx));
     }
 
     fn forget(&mut self, id: u32) {
@@ -318,7 +335,7 @@ impl Peer {
                 for id in self.directory.live_ids() {
                     self.tell_path(id, "relay connected");
                     if again {
-                        self.hasten(id, now);
+                        self.repeat(id, now);
                     }
                 }
             }
@@ -343,8 +360,11 @@ impl Peer {
         match change {
             Change::Beliefs => {
                 self.publish();
-                for id in self.directory.live_ids() {
-                    self.with_paths(id, now, |paths, cx| paths.own_changed(false, cx));
+                // Where the mapping varies, new ones come all the time, and none of them is of any use to others.
+                if self.nat.facts().mapping_varies != Some(true) {
+                    for id in self.directory.live_ids() {
+                        self.with_paths(id, now, |paths, cx| paths.own_changed(false, cx));
+                    }
                 }
             }
             Change::Settled | Change::Impatient => self.choose_home(now),
