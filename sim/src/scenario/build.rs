@@ -57,6 +57,14 @@ pub(super) struct Builder<'p, 't> {
     regions: IndexMap<String, Range<usize>>,
 }
 
+/// A router whose inside network is not settled yet.
+struct Waiting {
+    router: Router,
+    /// What the file says of its inside network, and where.
+    lan: Option<(IpAddr, u8)>,
+    span: Range<usize>,
+}
+
 /// Puts a scenario together; it is only good if no problem was noted.
 pub(super) fn build(name: &str, hash: String, sections: Sections, problems: &mut Problems<'_>) -> Scenario {
     let mut builder =
@@ -377,7 +385,7 @@ impl Builder<'_, '_> {
                 firewall_name,
                 link,
             };
-            waiting.insert(name, (router, lan, lan_span));
+            waiting.insert(name, Waiting { router, lan, span: lan_span });
         }
         self.outer_first(waiting, &has_routers)
     }
@@ -385,7 +393,7 @@ impl Builder<'_, '_> {
     /// Puts outer routers before inner ones, and settles their inside networks on the way.
     fn outer_first(
         &mut self,
-        mut waiting: IndexMap<String, (Router, Option<(IpAddr, u8)>, Range<usize>)>,
+        mut waiting: IndexMap<String, Waiting>,
         has_routers: &IndexSet<String>,
     ) -> IndexMap<String, Router> {
         let mut sorted: IndexMap<String, Router> = IndexMap::new();
@@ -394,13 +402,13 @@ impl Builder<'_, '_> {
         let mut routed = 0;
         while !waiting.is_empty() {
             let (ready, later): (IndexMap<_, _>, IndexMap<_, _>) =
-                waiting.into_iter().partition(|(_, (router, ..))| match &router.uplink {
+                waiting.into_iter().partition(|(_, Waiting { router, .. })| match &router.uplink {
                     Attachment::Region(_) => true,
                     Attachment::Behind(outer) => sorted.contains_key(outer),
                 });
             if ready.is_empty() {
                 // A loop, or behind a router that could not be read, which has been noted.
-                for (name, (router, _, span)) in &later {
+                for (name, Waiting { router, span, .. }) in &later {
                     let Attachment::Behind(outer) = &router.uplink else { continue };
                     if later.contains_key(outer) {
                         let message = format!("router `{name}` is behind `{outer}`, which leads back to it");
@@ -410,7 +418,7 @@ impl Builder<'_, '_> {
                 }
                 return sorted;
             }
-            for (name, (mut router, lan, span)) in ready {
+            for (name, Waiting { mut router, lan, span }) in ready {
                 let (outside, on_internet) = match &router.uplink {
                     Attachment::Region(_) => (None, true),
                     Attachment::Behind(outer) => {

@@ -68,7 +68,7 @@ pub(super) fn sections(text: &str, problems: &mut Problems<'_>) -> Sections {
             "at" => sections.at = list(&key, value, problems),
             "expect" => sections.expect = list(&key, value, problems),
             unknown => {
-                problems.add(span, format!("unknown key `{unknown}`"), suggest(unknown, file::SECTIONS))
+                problems.add(span, format!("unknown key `{unknown}`"), suggest(unknown, file::SECTIONS));
             }
         }
     }

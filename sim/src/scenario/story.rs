@@ -38,13 +38,12 @@ impl Builder<'_, '_> {
             }
         }
         self.timeline(scenario, at);
+        // Where each expectation stands; one with base names is many.
         let mut spans = Vec::new();
-        for item in expect {
-            if let Some(spec) = item.value {
-                let from = scenario.expect.len();
-                self.expect(scenario, spec, &item.span);
-                spans.resize(scenario.expect.len(), item.span);
-                debug_assert!(from <= scenario.expect.len());
+        for Item { span, value, .. } in expect {
+            if let Some(spec) = value {
+                self.expect(scenario, spec, &span);
+                spans.resize(scenario.expect.len(), span);
             }
         }
         if no_traffic {
