@@ -76,8 +76,8 @@ pub use types::{MapUpdate, NatFacts, NodeInfo, RelayInfo, Update};
 
 use std::time::Duration;
 
-/// Each side sends a keep-alive this often. Below the 30 s after which the most impatient measured home gateways forget an
-/// idle UDP flow, and so far below what they grant TCP (RFC 5382 REQ-5: 2 h 4 min).
+/// Each side sends a keep-alive this often: far below the time that a NAT must keep an idle TCP connection (RFC 5382 REQ-5:
+/// 2 h 4 min) and below what the most impatient of 34 measured home gateways grant (Hätönen et al., IMC 2010: 4 minutes).
 pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// A stream without a verified record for this long is dead: three keep-alives were missed.
 pub const DEAD_AFTER: Duration = Duration::from_secs(60);

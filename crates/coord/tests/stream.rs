@@ -161,6 +161,21 @@ fn a_replayed_record_closes_the_stream() {
 }
 
 #[test]
+fn a_message_longer_than_the_server_accepts_closes_the_stream() {
+    for (length, too_long) in [(60_000, false), (70_000, true)] {
+        let mut network = Network::new();
+        let machine = network.add(ClientConfig { name: "x".repeat(length), ..config(1) });
+        let conn = network.connect(machine);
+        network.settle();
+        let [ServerEvent::Rejected { error, .. }] = &network.server_events[..] else {
+            panic!("{:?}", network.server_events)
+        };
+        assert_eq!(matches!(error, Error::TooLong(announced) if *announced > 70_000), too_long, "{error:?}");
+        assert!(network.closed.contains(&conn));
+    }
+}
+
+#[test]
 fn a_replayed_handshake_registers_nobody() {
     let (_, mut first, registration) = opened();
     first.handle_stream(CONN, &registration, start());
