@@ -23,8 +23,8 @@ pub const MAX_CANDIDATES: usize = 16;
 /// Own interface addresses that are offered to others.
 pub const MAX_LOCAL: usize = 8;
 
-/// Own reflexive addresses that are offered to others (`maxEndpointsPerIP`-like bound: Tailscale keeps six per address,
-/// `wgengine/magicsock/endpoint_tracker.go`).
+/// Own reflexive addresses that are offered to others. Tailscale keeps six per IP address
+/// (`wgengine/magicsock/endpoint_tracker.go`).
 pub const MAX_REFLEXIVE: usize = 6;
 
 /// Checks whose answer may still come, per peer; the oldest is forgotten first. Tailscale keeps 64 pongs
@@ -76,21 +76,22 @@ pub struct Policy {
     pub stun_refresh: (Duration, Duration),
     /// A reflexive address older than this is asked anew when a punch begins, in parallel with it. Default 2 s.
     pub stun_fresh: Duration,
-    /// Every server is asked, rather than the nearest few, at least this often. Default 5 min (`fullReportInterval`-like
-    /// rule of `net/netcheck/netcheck.go`).
+    /// Every server is asked, rather than the nearest few, at least this often. Default 5 min, as netcheck's full
+    /// reports (`net/netcheck/netcheck.go`).
     pub stun_full: Duration,
     /// A peer to whom no traffic went or came for this long is idle: nothing is sent to it. Default 45 s
-    /// (`sessionActiveTimeout`, `wgengine/magicsock/endpoint.go`).
+    /// (`sessionActiveTimeout`, `wgengine/magicsock/magicsock.go`).
     pub session_active: Duration,
     /// On an active direct path on which nothing was heard for this long, a ping goes out. Default 3 s
-    /// (`heartbeatInterval`, `wgengine/magicsock/endpoint.go`).
+    /// (`heartbeatInterval`, `wgengine/magicsock/magicsock.go`). RFC 8085 §3.5 asks for 15 s or more between keep-alives;
+    /// a path that is to be left within seconds of its death needs them more often, so they end with the session.
     pub heartbeat: Duration,
-    /// Even a busy direct path is pinged this often while active: it samples the round trip, proves both directions, and
-    /// keeps the outer side of a one-way flow open. Default 12 s: RFC 8085 §3.5 wants no keep-alive more often than every
-    /// 15 s on top of traffic *because* state expires later than that; a ping and its pong fit before it.
+    /// Even a busy direct path is pinged this often while active: that samples the round trip, proves both directions, and
+    /// keeps the receiving end of a one-way flow open. Default 12 s: before the 15 s of RFC 8085 §3.5, below which no NAT is
+    /// expected to forget a binding.
     pub confirm: Duration,
     /// A direct path that was silent for longer than this is not trusted alone. Default 6.5 s (`trustUDPAddrDuration`,
-    /// `wgengine/magicsock/endpoint.go`).
+    /// `wgengine/magicsock/magicsock.go`).
     pub trust: Duration,
     /// Tunnel packets that go unanswered for this long make the sender ask whether the path lives. Default 250 ms.
     pub silence: Duration,
@@ -102,19 +103,20 @@ pub struct Policy {
     /// So many probes missed in a row end a direct path. Default 4: with 5 % loss each way a living path fails that once in
     /// ten thousand times, and with the other defaults it takes 850 ms from the first lost packet.
     pub liveness_missed: u32,
-    /// An unanswered ping is forgotten after this. Default 5 s (`pingTimeoutDuration`, `wgengine/magicsock/endpoint.go`).
+    /// An unanswered ping is forgotten after this. Default 5 s (`pingTimeoutDuration`, `wgengine/magicsock/magicsock.go`).
     pub ping_timeout: Duration,
-    /// While relayed traffic goes on, a new round begins after this; doubles each time. Default 5 s (`discoPingInterval`;
-    /// iroh's round retry).
+    /// While relayed traffic goes on, a new round begins after this; doubles each time. Default 5 s (`discoPingInterval`,
+    /// `wgengine/magicsock/magicsock.go`).
     pub round_min: Duration,
-    /// Longest wait between rounds. Default 60 s (`upgradeInterval`, `wgengine/magicsock/endpoint.go`).
+    /// Longest wait between rounds. Default 60 s (`upgradeUDPDirectInterval`,
+    /// `wgengine/magicsock/magicsock.go`).
     pub round_max: Duration,
     /// No two rounds with one peer begin within this time, whoever asks. Default 1 s.
     pub round_gap: Duration,
     /// A call-me-maybe is repeated after these waits until the other side is heard from. Default 300 ms, 1 s, 3 s.
     pub call_again: Vec<Duration>,
     /// Another address of the same preference must have a round trip this much shorter. Default 5 ms
-    /// (`MIN_RTT_IMPROVEMENT`-like rule of iroh's path selection, n0-computer/iroh).
+    /// (`RTT_SWITCHING_MIN` of iroh's path selection, n0-computer/iroh).
     pub rtt_gain: Duration,
 }
 

@@ -200,7 +200,7 @@ impl Net {
                 ip: Ipv4Addr::new(198, 51, 100, r as u8 + 1),
                 out: BTreeMap::new(),
                 inside: BTreeMap::new(),
-                next_port: 20_000 + 5000 * r as u16,
+                next_port: 20_000 + 500 * r as u16,
                 dark: false,
             });
         }
@@ -298,7 +298,7 @@ impl Net {
                     self.drain_server(server);
                 }
             }
-            Due::Udp { from, to, data } => self.udp_arrives(from, to, data),
+            Due::Udp { from, to, data } => self.udp_arrives(from, to, &data),
             Due::Lan { from, host, data } => self.input(host, Input::Datagram { from, data: &data }),
             Due::Open { host, conn, to } => self.open(host, conn, to),
             Due::ToHost { host, conn, what } => {
@@ -359,10 +359,10 @@ impl Net {
                 Transmit::Write { conn, data } => {
                     self.wire.extend_from_slice(&data);
                     written.insert(conn);
-                    self.to_server(host, conn, Some(data));
+                    self.stream_leaves(host, conn, Some(data));
                 }
                 Transmit::Close(conn) => {
-                    self.to_server(host, conn, None);
+                    self.stream_leaves(host, conn, None);
                     self.hosts[host].credit.remove(&conn);
                 }
             }
@@ -412,10 +412,10 @@ impl Net {
         self.push(self.now + delay, Due::Udp { from, to, data });
     }
 
-    fn udp_arrives(&mut self, from: SocketAddr, to: SocketAddr, data: Bytes) {
+    fn udp_arrives(&mut self, from: SocketAddr, to: SocketAddr, data: &Bytes) {
         if let Some(server) = self.servers.iter().find(|server| to.ip() == server.ip) {
             if let (true, 3478) = (server.up, to.port())
-                && let Some(response) = stun::server::Server::new().respond(to, from, &data)
+                && let Some(response) = stun::server::Server::new().respond(to, from, data)
                 && !self.lost()
             {
                 let (at, data) = (self.now + self.to_server, response.data.into());
@@ -430,7 +430,7 @@ impl Net {
         if let Some((host, allowed)) = router.inside.get(&to.port())
             && allowed.contains(&from)
         {
-            self.input(*host, Input::Datagram { from, data: &data });
+            self.input(*host, Input::Datagram { from, data });
         }
     }
 
@@ -480,7 +480,7 @@ impl Net {
         self.drain_server(index);
     }
 
-    fn to_server(&mut self, host: usize, conn: ConnId, data: Option<Bytes>) {
+    fn stream_leaves(&mut self, host: usize, conn: ConnId, data: Option<Bytes>) {
         let Some(to) = self.hosts[host].credit.get(&conn) else { return };
         let Some(server) = self.servers.iter().position(|server| to.ip() == server.ip) else { return };
         let key = (host as u64) << 32 | u64::from(conn.0);

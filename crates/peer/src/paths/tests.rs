@@ -196,7 +196,7 @@ fn an_answer_from_elsewhere_validates_nothing() {
     let mut bench = Bench::new(&[FAR]);
     bench.act(Paths::want);
     let Some(Action::Ping { tx, .. }) =
-        bench.log.iter().map(|(_, a)| a.clone()).find(|a| matches!(a, Action::Ping { .. }))
+        bench.log.iter().map(|(_, a)| *a).find(|a| matches!(a, Action::Ping { .. }))
     else {
         panic!("no ping")
     };
@@ -208,7 +208,7 @@ fn an_answer_from_elsewhere_validates_nothing() {
 fn an_answer_counts_once() {
     let mut bench = Bench::direct();
     let Some(Action::Ping { tx, .. }) =
-        bench.log.iter().map(|(_, a)| a.clone()).find(|a| matches!(a, Action::Ping { .. }))
+        bench.log.iter().map(|(_, a)| *a).find(|a| matches!(a, Action::Ping { .. }))
     else {
         panic!("no ping")
     };

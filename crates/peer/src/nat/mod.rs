@@ -384,5 +384,4 @@ impl Nat {
 }
 
 #[cfg(test)]
-#[path = "nat_tests.rs"]
 mod tests;

@@ -3,26 +3,22 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use bytes::Bytes;
 use coord::client::{ClientConfig, Event as CoordEvent};
 use coord::{MapUpdate, NodeInfo, Update};
-use derp::Class;
-use disco::{Message, SharedKey};
+use disco::SharedKey;
 use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
-use wireguard::{Device, DeviceConfig, Kind, PeerConfig, PeerId, Source, To};
+use wireguard::{Device, DeviceConfig};
 
-use crate::candidate::Tier;
 use crate::config::Config;
 use crate::demux::{Protocol, protocol};
 use crate::dial::{Env, Out};
-use crate::io::{Event, Input, Transmit, Via};
+use crate::io::{Event, Input, Transmit};
 use crate::nat::{Change, Nat};
-use crate::paths::{Action, Context, Paths, Route};
 use crate::policy::Policy;
 use crate::relays::{Incoming, Relays};
-use crate::remote::{Directory, Live, Upsert};
+use crate::remote::{Directory, Upsert};
 use crate::signalling::Signalling;
 
 /// Where something arrived.
@@ -60,6 +56,10 @@ macro_rules! env {
         &mut Env { now: $now, rng: &mut $peer.rng, policy: &$peer.policy, out: &mut $peer.out }
     };
 }
+
+mod discovery;
+mod tunnel;
+use tunnel::addresses_of;
 
 impl Peer {
     /// A peer that does nothing until it gets [`Input::Addresses`].
@@ -117,7 +117,7 @@ impl Peer {
             Input::Addresses(addresses) => self.addresses(addresses, now),
             Input::Datagram { from, data } => self.datagram(from, data, now),
             Input::Connected(conn) if self.signalling.owns(conn) => {
-                self.signalling.connected(env!(self, now))
+                self.signalling.connected(env!(self, now));
             }
             Input::Connected(conn) => self.relays.connected(conn, env!(self, now)),
             Input::Stream(conn, data) if self.signalling.owns(conn) => {
@@ -394,302 +394,5 @@ impl Peer {
         let live =
             self.directory.live_ids().into_iter().filter_map(|id| self.directory.get(id)?.live.as_ref());
         live.into_iter().any(|live| live.paths.active(now, &self.policy))
-    }
-
-    // ---- path discovery ----------------------------------------------------------------------------
-
-    /// Makes what is needed to exchange anything with a peer. Gives its tunnel.
-    fn enliven(&mut self, id: u32, now: Instant) -> Option<PeerId> {
-        let remote = self.directory.get(id)?;
-        if let Some(live) = &remote.live {
-            return Some(live.wg);
-        }
-        let (candidates, peer) = (remote.info.endpoints.clone(), remote.name.clone());
-        let shared = SharedKey::new(&self.disco_key, &disco::PublicKey(remote.info.disco_key));
-        let public_key = remote.info.node_key;
-        let wg =
-            self.device.add_peer(PeerConfig { public_key, preshared_key: None, persistent_keepalive: None });
-        let paths = Paths::new(&self.policy);
-        self.directory.enliven(id, Live { wg, shared, paths, told: None, reverse: None, deadline: None });
-        if !candidates.is_empty() {
-            self.out.event(Event::Candidates { peer, candidates: candidates.clone(), via: "coordinator" });
-            self.with_paths(id, now, |paths, cx| paths.set_map(&candidates, cx));
-        }
-        Some(wg)
-    }
-
-    /// Lets the paths of a live peer act, and does what they want.
-    fn with_paths(&mut self, id: u32, now: Instant, act: impl FnOnce(&mut Paths, &mut Context<'_>)) {
-        let Some((_, _, live)) = self.directory.live_mut(id) else { return };
-        let own = self.nat.candidates();
-        act(&mut live.paths, &mut Context { now, rng: &mut self.rng, policy: &self.policy, own });
-        let deadline = live.paths.poll_timeout(now, &self.policy);
-        let actions: Vec<Action> = std::iter::from_fn(|| live.paths.poll_action()).collect();
-        self.directory.schedule(id, deadline);
-        for action in actions {
-            self.perform(id, action, now);
-        }
-    }
-
-    fn perform(&mut self, id: u32, action: Action, now: Instant) {
-        let Some(remote) = self.directory.get(id) else { return };
-        let peer = remote.name.clone();
-        match action {
-            Action::Ping { to, tx, attempt, why } => {
-                let ping = Message::Ping { tx, node_key: Some(self.node_key), padding: 0 };
-                if let Some(data) = self.seal(id, &ping) {
-                    self.out.event(Event::Probe { peer, to, attempt, why });
-                    self.out.datagram(to, data);
-                }
-            }
-            Action::Call => {
-                let endpoints = self.nat.candidates().to_vec();
-                if let Some(data) = self.seal(id, &Message::CallMeMaybe { endpoints }) {
-                    self.send_relayed(id, data, Class::Disco, now);
-                }
-            }
-            Action::Sample => self.nat.sample(self.relays.home(), env!(self, now)),
-            Action::Seen(address) => {
-                self.out.event(Event::Candidates { peer, candidates: vec![address], via: "peer-reflexive" });
-            }
-            Action::Validated { address, rtt } => self.out.event(Event::Validated { peer, address, rtt }),
-            Action::Moved { reason } => {
-                self.tell_path(id, reason);
-                if self.relay_of(id).is_none_or(|region| !self.relays.is_up(region)) {
-                    self.hasten(id, now);
-                }
-            }
-        }
-    }
-
-    /// Starts a handshake that may have got lost on another path, if one is wanted.
-    fn hasten(&mut self, id: u32, now: Instant) {
-        if let Some(live) = self.directory.get(id).and_then(|remote| remote.live.as_ref())
-            && live.paths.active(now, &self.policy)
-            && !self.device.is_up(live.wg, now)
-        {
-            self.device.handshake(live.wg, now);
-        }
-    }
-
-    fn seal(&mut self, id: u32, message: &Message) -> Option<Bytes> {
-        let (_, _, live) = self.directory.live_mut(id)?;
-        let mut nonce = [0; 24];
-        self.rng.fill_bytes(&mut nonce);
-        Some(disco::seal(message, &self.disco_public, &live.shared, nonce).into())
-    }
-
-    /// A discovery message. What does not come from a peer of the map, or does not open, is ignored: anyone may send
-    /// anything to an open port.
-    fn disco(&mut self, data: &[u8], arrival: Arrival, now: Instant) {
-        let id = disco::source(data).and_then(|key| self.directory.of_disco(&key.0));
-        let Some(id) = id else { return };
-        // A relay names the sender's node key: it must be the one that the map ties to the disco key.
-        let Some(remote) = self.directory.get(id) else { return };
-        if matches!(arrival, Arrival::Relay { src, .. } if src != remote.info.node_key) {
-            return;
-        }
-        let (peer, key) = (remote.name.clone(), remote.info.node_key);
-        if self.enliven(id, now).is_none() {
-            return;
-        }
-        let Some((_, _, live)) = self.directory.live_mut(id) else { return };
-        let Ok(message) = disco::open(data, &live.shared) else { return };
-        match (message, arrival) {
-            (Message::Ping { tx, node_key, .. }, Arrival::Udp(from)) => {
-                if node_key.is_some_and(|claimed| claimed != key) {
-                    return;
-                }
-                if let Some(pong) = self.seal(id, &Message::Pong { tx, src: from }) {
-                    self.out.datagram(from, pong);
-                }
-                self.with_paths(id, now, |paths, cx| paths.pinged(from, cx));
-            }
-            (Message::Pong { tx, .. }, Arrival::Udp(from)) => {
-                self.with_paths(id, now, |paths, cx| paths.ponged(tx, from, cx));
-            }
-            (Message::CallMeMaybe { endpoints }, Arrival::Relay { region, .. }) => {
-                live.reverse = Some(region);
-                self.out.event(Event::Candidates { peer, candidates: endpoints.clone(), via: "relay" });
-                self.with_paths(id, now, |paths, cx| paths.called(&endpoints, cx));
-            }
-            _ => {}
-        }
-    }
-
-    // ---- the tunnel --------------------------------------------------------------------------------
-
-    fn tunnelled(&mut self, data: &[u8], arrival: Arrival, now: Instant) {
-        let (source, from) = match arrival {
-            Arrival::Udp(from) => (Source::Udp(from), Some(from)),
-            Arrival::Relay { src, .. } => {
-                if let Some(id) = self.directory.of_node(&src) {
-                    self.enliven(id, now);
-                }
-                (Source::Relay(src), None)
-            }
-        };
-        let sender = match self.device.handle_datagram(data, source, now) {
-            Ok(Some(sender)) => sender,
-            Ok(None) => return,
-            // The second copy of what went both ways, or of a session that one side has given up or lost.
-            Err(wireguard::Error::Replay | wireguard::Error::UnknownIndex | wireguard::Error::Expired) => {
-                return;
-            }
-            Err(error) => {
-                let from = match arrival {
-                    Arrival::Udp(from) => from.to_string(),
-                    Arrival::Relay { region, .. } => format!("relay region {region}"),
-                };
-                return self.out.warn(format!("datagram from {from}: {error}"));
-            }
-        };
-        let Some(id) = self.directory.of_wg(sender) else { return };
-        let mut content = false;
-        while let Some(event) = self.device.poll_event() {
-            content |= matches!(event, wireguard::Event::Packet { .. });
-            self.tunnel_event(event, Some(arrival));
-        }
-        if let (Arrival::Relay { region, .. }, Some((_, _, live))) = (arrival, self.directory.live_mut(id)) {
-            live.reverse = Some(region);
-        }
-        if content {
-            self.nat.keep_fresh(env!(self, now));
-        }
-        self.with_paths(id, now, |paths, cx| paths.received(from, content, cx));
-    }
-
-    fn tunnel_event(&mut self, event: wireguard::Event, arrival: Option<Arrival>) {
-        match event {
-            wireguard::Event::Packet { peer, data } => {
-                let remote = self.directory.of_wg(peer).and_then(|id| self.directory.get(id));
-                let (Some(remote), Some(arrival)) = (remote, arrival) else { return };
-                let Some((source, destination)) = addresses_of(&data) else {
-                    return self.out.warn(format!("not an IP packet, from {}", remote.name));
-                };
-                if source != remote.info.tunnel_ip {
-                    return self.out.warn(format!("packet from {}, sent by {}", source, remote.name));
-                }
-                if Some(destination) != self.tunnel {
-                    return self
-                        .out
-                        .warn(format!("packet for {}, sent to us by {}", destination, remote.name));
-                }
-                let Some(live) = &remote.live else { return };
-                let via = match arrival {
-                    Arrival::Udp(from) => direct(live.paths.tier(from), from),
-                    Arrival::Relay { region, .. } => {
-                        Via::Relay(self.relays.name(region).cloned().unwrap_or_else(|| "relay".into()))
-                    }
-                };
-                self.out.event(Event::Packet { peer: remote.name.clone(), data, via });
-            }
-            wireguard::Event::SessionUp { peer, initiator } => {
-                if let Some(remote) = self.directory.of_wg(peer).and_then(|id| self.directory.get(id)) {
-                    self.out.event(Event::Session { peer: remote.name.clone(), initiator });
-                }
-            }
-            wireguard::Event::HandshakeFailed { peer } => {
-                if let Some(remote) = self.directory.of_wg(peer).and_then(|id| self.directory.get(id)) {
-                    self.out.warn(format!("no answer to handshakes from {}", remote.name));
-                }
-            }
-            wireguard::Event::SessionExpired { .. } => {}
-        }
-    }
-
-    /// Sends what the tunnel has produced.
-    fn flush_tunnel(&mut self, now: Instant) {
-        while let Some(event) = self.device.poll_event() {
-            self.tunnel_event(event, None);
-        }
-        while let Some(transmit) = self.device.poll_transmit() {
-            match transmit.to {
-                To::Peer(peer) => {
-                    if let Some(id) = self.directory.of_wg(peer) {
-                        self.send_tunnel(id, transmit.data, transmit.kind, now);
-                    }
-                }
-                To::Reply(Source::Udp(to)) => self.out.datagram(to, transmit.data),
-                To::Reply(Source::Relay(key)) => {
-                    if let Some(id) = self.directory.of_node(&key) {
-                        self.send_relayed(id, transmit.data, Class::Data, now);
-                    }
-                }
-            }
-        }
-    }
-
-    fn send_tunnel(&mut self, id: u32, data: Bytes, kind: Kind, now: Instant) {
-        let Some((_, _, live)) = self.directory.live_mut(id) else { return };
-        let route = live.paths.route(kind == Kind::Data, now, &self.policy);
-        let deadline = live.paths.poll_timeout(now, &self.policy);
-        self.directory.schedule(id, deadline);
-        match route {
-            Route::Direct(to) => self.out.datagram(to, data),
-            Route::Both(to) => {
-                self.out.datagram(to, data.clone());
-                self.send_relayed(id, data, Class::Data, now);
-            }
-            Route::Relay => self.send_relayed(id, data, Class::Data, now),
-        }
-    }
-
-    // ---- relays ------------------------------------------------------------------------------------
-
-    /// The relay to reach a peer by: where it is at home, or where it last was heard if only that is connected.
-    fn relay_of(&self, id: u32) -> Option<u16> {
-        let remote = self.directory.get(id)?;
-        let home = remote.info.home_relay.filter(|&region| self.relays.knows(region));
-        let reverse = remote.live.as_ref().and_then(|live| live.reverse);
-        let connected = home.into_iter().chain(reverse).find(|&region| self.relays.is_up(region));
-        connected.or(home).or(reverse).or(self.relays.home())
-    }
-
-    fn send_relayed(&mut self, id: u32, data: Bytes, class: Class, now: Instant) {
-        let region = self.relay_of(id);
-        let key = self.directory.get(id).map(|remote| remote.info.node_key);
-        if let (Some(region), Some(key)) = (region, key) {
-            self.relays.send(region, key, data, class, env!(self, now));
-        }
-    }
-
-    /// Reports the path to a peer if it is another one than was last reported.
-    fn tell_path(&mut self, id: u32, reason: &'static str) {
-        let Some(remote) = self.directory.get(id) else { return };
-        let Some(live) = &remote.live else { return };
-        let path = match live.paths.selected() {
-            Some((address, tier)) => Some(direct(tier, address)),
-            None if live.paths.had_traffic() => {
-                let up = self.relay_of(id).filter(|&region| self.relays.is_up(region));
-                up.and_then(|region| self.relays.name(region)).cloned().map(Via::Relay)
-            }
-            None => None,
-        };
-        let peer = remote.name.clone();
-        let Some((_, _, live)) = self.directory.live_mut(id) else { return };
-        if live.told != path {
-            live.told = path.clone();
-            self.out.event(Event::PathChanged { peer, path, reason });
-        }
-    }
-}
-
-fn direct(tier: Tier, address: SocketAddr) -> Via {
-    match tier {
-        Tier::Lan => Via::Lan(address),
-        Tier::Direct => Via::Direct(address),
-    }
-}
-
-/// Source and destination of an IP packet (RFC 791 §3.1, RFC 8200 §3).
-fn addresses_of(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
-    fn at<const N: usize>(packet: &[u8], offset: usize) -> Option<[u8; N]> {
-        packet.get(offset..)?.first_chunk().copied()
-    }
-    match packet.first()? >> 4 {
-        4 if packet.len() >= 20 => Some((at::<4>(packet, 12)?.into(), at::<4>(packet, 16)?.into())),
-        6 if packet.len() >= 40 => Some((at::<16>(packet, 8)?.into(), at::<16>(packet, 24)?.into())),
-        _ => None,
     }
 }

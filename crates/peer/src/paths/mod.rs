@@ -21,12 +21,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 
 use crate::candidate::{Candidate, Origin, Tier, is_usable};
-use crate::liveness::{Liveness, Rtt, Verdict};
-use crate::policy::{MAX_CANDIDATES, MAX_OUTSTANDING, PROBES_BESIDE_VALIDATED, Policy};
+use crate::liveness::{Liveness, Rtt};
+use crate::policy::{MAX_CANDIDATES, Policy};
 
 /// What a call into [`Paths`] needs from around it.
 pub(crate) struct Context<'a> {
@@ -38,7 +37,7 @@ pub(crate) struct Context<'a> {
 }
 
 /// What [`Paths`] wants done or known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Send a ping.
     Ping { to: SocketAddr, tx: [u8; 12], attempt: u32, why: &'static str },
@@ -61,6 +60,8 @@ pub(crate) enum Route {
     Direct(SocketAddr),
     Both(SocketAddr),
 }
+
+mod checks;
 
 #[derive(Debug)]
 struct Best {
@@ -309,236 +310,6 @@ impl Paths {
         self.candidates.get_mut(&address)
     }
 
-    // ---- checks ----------------------------------------------------------------------------------
-
-    /// An authenticated ping came from `from`. The caller answers it.
-    pub(crate) fn pinged(&mut self, from: SocketAddr, cx: &mut Context<'_>) {
-        if let Some(round) = &mut self.round {
-            round.call_next = None;
-        }
-        match &mut self.best {
-            Some(best) if best.address == from => best.live.heard(cx.now),
-            _ => self.trigger(from, cx),
-        }
-    }
-
-    /// A pong with transaction `tx` came from `from`.
-    pub(crate) fn ponged(&mut self, tx: [u8; 12], from: SocketAddr, cx: &mut Context<'_>) {
-        // A path is symmetric (RFC 8445 §7.2.5.2.1): an answer from elsewhere validates nothing.
-        let Some(index) = self.pings.iter().position(|ping| ping.tx == tx && ping.to == from) else { return };
-        let Some(ping) = self.pings.remove(index) else { return };
-        let sample = cx.now.saturating_duration_since(ping.at);
-        let Some(candidate) = self.candidates.get_mut(&from) else { return };
-        let first = candidate.answered.is_none();
-        let rtt = match &mut candidate.rtt {
-            Some(rtt) if !first => {
-                rtt.add(sample);
-                *rtt
-            }
-            rtt => *rtt.insert(Rtt::first(sample)),
-        };
-        candidate.answered = Some(cx.now);
-        candidate.next = None;
-        if let Some(round) = &mut self.round {
-            round.call_next = None;
-            round.validated = true;
-        }
-        if first {
-            self.actions.push_back(Action::Validated { address: from, rtt: sample });
-        }
-        self.backoff = cx.policy.round_min;
-        match &mut self.best {
-            Some(best) if best.address == from => {
-                best.rtt = rtt;
-                best.live.answered(cx.now);
-            }
-            _ => self.consider(from, rtt, cx),
-        }
-    }
-
-    /// Moves to a validated address if it is better than the selected one.
-    fn consider(&mut self, address: SocketAddr, rtt: Rtt, cx: &Context<'_>) {
-        let reason = match &self.best {
-            None => "validated",
-            Some(best) if best.live.suspect() || best.live.stale(cx.now, cx.policy) => {
-                "the one before is silent"
-            }
-            Some(best) => {
-                let (new, old) = (self.tier(address), self.tier(best.address));
-                if new > old {
-                    "same network"
-                } else if new == old && rtt.smoothed + cx.policy.rtt_gain <= best.rtt.smoothed {
-                    "shorter round trip"
-                } else {
-                    return;
-                }
-            }
-        };
-        if let Some(old) = self.best.replace(Best { address, rtt, live: Liveness::new(cx.now) })
-            && let Some(candidate) = self.candidates.get_mut(&old.address)
-        {
-            candidate.answered = None;
-        }
-        self.actions.push_back(Action::Moved { reason });
-    }
-
-    /// A check back to where one came from (RFC 8445 §7.3.1.4), within the candidate's budget.
-    fn trigger(&mut self, from: SocketAddr, cx: &mut Context<'_>) {
-        if !is_usable(from) {
-            return;
-        }
-        let (idle, now) = (self.round.is_none(), cx.now);
-        let gap = cx.policy.round_gap;
-        let new = !self.candidates.contains_key(&from);
-        let Some(candidate) = self.candidate(from) else { return };
-        candidate.origin.seen = true;
-        let recent = candidate.answered.is_some_and(|at| now.saturating_duration_since(at) < gap);
-        if candidate.began.is_none_or(|at| idle && candidate.next.is_none() && at + gap <= now) {
-            candidate.begin(now);
-        }
-        let due = !recent && candidate.has_budget(now);
-        if new {
-            self.actions.push_back(Action::Seen(from));
-        }
-        if due {
-            self.check(from, "triggered", cx);
-        }
-    }
-
-    fn check(&mut self, to: SocketAddr, why: &'static str, cx: &mut Context<'_>) {
-        if let Some(candidate) = self.candidates.get_mut(&to) {
-            let attempt = candidate.check(cx.now);
-            self.ping(to, attempt, why, cx);
-        }
-    }
-
-    fn ping(&mut self, to: SocketAddr, attempt: u32, why: &'static str, cx: &mut Context<'_>) {
-        let mut tx = [0; 12];
-        cx.rng.fill_bytes(&mut tx);
-        while self.pings.front().is_some_and(|ping| {
-            self.pings.len() >= MAX_OUTSTANDING || ping.at + cx.policy.ping_timeout <= cx.now
-        }) {
-            self.pings.pop_front();
-        }
-        self.pings.push_back(Outstanding { tx, to, at: cx.now });
-        self.actions.push_back(Action::Ping { to, tx, attempt, why });
-    }
-
-    // ---- rounds ----------------------------------------------------------------------------------
-
-    fn gap_over(&self, cx: &Context<'_>) -> bool {
-        self.round_at.is_none_or(|at| at + cx.policy.round_gap <= cx.now)
-    }
-
-    fn begin_round(&mut self, cx: &mut Context<'_>) {
-        self.actions.push_back(Action::Sample);
-        let best = self.best.as_ref().map(|best| best.address);
-        let long_ago = cx.policy.session_active;
-        // Peer-reflexive addresses nobody else named are worth another round, not a life-time.
-        self.candidates.retain(|address, candidate| {
-            let named = candidate.origin.map || candidate.origin.call || Some(*address) == best;
-            named || candidate.began.is_some_and(|at| cx.now.saturating_duration_since(at) < long_ago)
-        });
-        for (address, candidate) in &mut self.candidates {
-            candidate.restarted = false;
-            if Some(*address) == best {
-                candidate.next = None; // the liveness check sees to it
-            } else {
-                candidate.answered = None;
-                candidate.begin(cx.now);
-            }
-        }
-        if self.round_at.is_some_and(|at| at + self.backoff <= cx.now) {
-            self.backoff = (self.backoff * 2).min(cx.policy.round_max);
-        }
-        self.round_at = Some(cx.now);
-        let call_next = cx.policy.call_again.first().map(|&wait| cx.now + wait);
-        self.round = Some(Round { calls: 1, call_next, validated: false });
-        self.run_checks(cx);
-        self.actions.push_back(Action::Call);
-        self.run_liveness(cx);
-    }
-
-    fn begin_new_candidates(&mut self, now: Instant) {
-        for candidate in self.candidates.values_mut() {
-            if candidate.began.is_none() {
-                candidate.begin(now);
-            }
-        }
-    }
-
-    /// Once an address is validated, others are checked further only if they could still win.
-    fn worthwhile(&self, address: SocketAddr, candidate: &Candidate) -> bool {
-        let Some(best) = &self.best else { return true };
-        if !self.round.as_ref().is_none_or(|round| round.validated) {
-            return true;
-        }
-        let (new, old) = (candidate.tier(address), self.tier(best.address));
-        new > old || (new == old && candidate.attempt < PROBES_BESIDE_VALIDATED)
-    }
-
-    fn run_checks(&mut self, cx: &mut Context<'_>) {
-        let due: Vec<(SocketAddr, bool)> = self
-            .candidates
-            .iter()
-            .filter(|(_, candidate)| candidate.next.is_some_and(|at| at <= cx.now))
-            .map(|(&address, candidate)| (address, self.worthwhile(address, candidate)))
-            .collect();
-        for (address, worthwhile) in due {
-            if worthwhile {
-                self.check(address, "check", cx);
-            } else if let Some(candidate) = self.candidates.get_mut(&address) {
-                candidate.next = None;
-            }
-        }
-        if let Some(round) = &mut self.round {
-            if round.call_next.is_some_and(|at| at <= cx.now) {
-                let wait = cx.policy.call_again.get(round.calls).copied();
-                let before = cx.policy.call_again.get(round.calls - 1).copied().unwrap_or_default();
-                round.call_next = wait.map(|wait| cx.now + wait.saturating_sub(before));
-                round.calls += 1;
-                self.actions.push_back(Action::Call);
-            }
-            let checking = self.candidates.values().any(|candidate| candidate.next.is_some());
-            if !checking && self.round.as_ref().is_some_and(|round| round.call_next.is_none()) {
-                self.round = None;
-            }
-        }
-    }
-
-    fn doubt(&mut self, now: Instant) {
-        if let Some(best) = &mut self.best {
-            best.live.doubt(now);
-        }
-    }
-
-    fn run_liveness(&mut self, cx: &mut Context<'_>) {
-        let active = self.active(cx.now, cx.policy);
-        while let Some(best) = &mut self.best {
-            match best.live.handle_timeout(best.rtt, active, cx.policy, cx.now) {
-                Verdict::Wait => return,
-                Verdict::Probe { attempt, why } => {
-                    let to = best.address;
-                    self.ping(to, attempt, why, cx);
-                }
-                Verdict::Dead => {
-                    if let Some(candidate) = self.candidates.get_mut(&best.address) {
-                        candidate.answered = None;
-                        if self.round.is_some() {
-                            candidate.begin(cx.now);
-                        }
-                    }
-                    self.best = None;
-                    self.actions.push_back(Action::Moved { reason: "no answer to several probes" });
-                    self.backoff = cx.policy.round_min;
-                    if active && self.round.is_none() {
-                        self.begin_round(cx);
-                    }
-                }
-            }
-        }
-    }
-
     // ---- time ------------------------------------------------------------------------------------
 
     /// The next deadline and what it is for.
@@ -566,5 +337,4 @@ impl Paths {
 }
 
 #[cfg(test)]
-#[path = "paths_tests.rs"]
 mod tests;
