@@ -247,6 +247,21 @@ fn the_filter_forgets_each_remote_endpoint_by_itself() {
 }
 
 #[test]
+fn a_conversation_that_ended_is_not_the_one_used_last() {
+    let mut nat = Bench::new(NatConfig { refresh_inbound: false, ..preset("port-restricted-cone") });
+    let external = nat.out(udp(HOST, SERVER));
+    nat.wait(200);
+    nat.out(udp(HOST, STRANGER));
+    // Used last, but not refreshed.
+    nat.reply(SERVER, external).unwrap();
+    nat.wait(100);
+    assert_eq!(nat.reply(SERVER, external), Err("filtered-port"));
+    assert_eq!(nat.reply(STRANGER, external), Ok(ep(HOST)));
+    assert_eq!(nat.out(udp(HOST, SERVER)), external);
+    assert_eq!(nat.reply(SERVER, external), Ok(ep(HOST)));
+}
+
+#[test]
 fn req_9_hairpinning() {
     for (name, hairpins) in [("rfc4787", true), ("cgn", true), ("cgn-no-hairpin", false), ("linux", false)] {
         let mut nat = Bench::preset(name);
