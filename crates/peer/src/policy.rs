@@ -7,7 +7,7 @@ const fn ms(n: u64) -> Duration {
 }
 
 /// Waits between the connectivity checks to one candidate in one round: the first goes at once, the rest follow after
-/// these. Retry schedule of noq's NAT traversal, also used by iroh (n0-computer/noq, `noq-proto`), without its last step.
+/// these. Retry schedule of noq's NAT traversal, also used by iroh (n0-computer/noq, `noq-proto`).
 /// Dense at first, because a hole opens only when both sides have sent, and sparse later, because then it is a matter of loss.
 pub(crate) const PROBE_GAPS: [Duration; 8] =
     [ms(33), ms(33), ms(67), ms(133), ms(267), ms(533), ms(1067), ms(2000)];
@@ -87,8 +87,8 @@ pub struct Policy {
     /// a path that is to be left within seconds of its death needs them more often, so they end with the session.
     pub heartbeat: Duration,
     /// Even a busy direct path is pinged this often while active: that samples the round trip, proves both directions, and
-    /// keeps the receiving end of a one-way flow open. Default 12 s: before the 15 s of RFC 8085 §3.5, below which no NAT is
-    /// expected to forget a binding.
+    /// keeps the receiving end of a one-way flow open. Default 12 s, under the 15 s that RFC 8085 §3.5 gives as the shortest
+    /// interval a keep-alive should need.
     pub confirm: Duration,
     /// A direct path that was silent for longer than this is not trusted alone. Default 6.5 s (`trustUDPAddrDuration`,
     /// `wgengine/magicsock/magicsock.go`).
