@@ -66,10 +66,6 @@ impl Directory {
         self.remotes.get(&id)
     }
 
-    pub(crate) fn named(&self, name: &str) -> Option<&Remote> {
-        self.remotes.values().find(|remote| &*remote.name == name)
-    }
-
     pub(crate) fn live_mut(&mut self, id: u32) -> Option<(&NodeInfo, &Arc<str>, &mut Live)> {
         let remote = self.remotes.get_mut(&id)?;
         Some((&remote.info, &remote.name, remote.live.as_mut()?))

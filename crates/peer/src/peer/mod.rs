@@ -111,12 +111,6 @@ impl Peer {
         self.directory.tunnel_address(name)
     }
 
-    /// Tunnel address of the peer with this name, from the map; of several the one that registered first.
-    #[must_use]
-    pub fn tunnel_address(&self, name: &str) -> Option<IpAddr> {
-        self.directory.named(name).map(|remote| remote.info.tunnel_ip)
-    }
-
     /// Takes an input. Drain [`Peer::poll_transmit`] and [`Peer::poll_event`] afterwards.
     pub fn handle(&mut self, input: Input<'_>, now: Instant) {
         match input {
