@@ -254,6 +254,11 @@ fn mistakes_are_refused() {
         ("title = \"Two homes\"", "", "has no title"),
         ("region = \"eu-west\"", "", "attached to nothing"),
         (
+            "region = \"eu-west\"\nnat = \"port-restricted-cone\"",
+            "nat = { ports = \"odd\" }",
+            "is not a port allocation",
+        ),
+        (
             "region = \"eu-west\"",
             "region = \"eu-west\"\nbehind = \"home-b\"",
             "in a region and behind a router",
@@ -323,6 +328,7 @@ fn the_schema_names_every_section() {
     let schema: serde_json::Value = serde_json::from_str(&scenario::schema()).expect("JSON");
     let sections = schema["properties"].as_object().expect("properties");
     let names: Vec<&str> = sections.keys().map(String::as_str).collect();
+    assert!(!scenario::schema().contains("\"null\""), "a key of TOML cannot be null");
     let mut expected = scenario::SECTIONS;
     expected.sort_unstable();
     assert_eq!(names, expected);

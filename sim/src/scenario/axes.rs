@@ -8,12 +8,24 @@ use nat::{FirewallConfig, NatConfig, Timeouts};
 
 use super::error::{Problems, suggest};
 use super::file;
-use super::value::{Either, Refresh, Sugar, Udp, Val, Word};
+use super::value::{Either, Presets, Refresh, Sugar, Udp, Val, Word};
 
 /// The name of a configuration that is no preset.
 pub(super) const CUSTOM: &str = "custom";
 /// The word for going without.
 const NONE: &str = "none";
+
+impl Presets for file::Nat {
+    fn words() -> Vec<&'static str> {
+        nat::presets::NATS.iter().map(|preset| preset.name).chain([NONE]).collect()
+    }
+}
+
+impl Presets for file::Firewall {
+    fn words() -> Vec<&'static str> {
+        nat::presets::FIREWALLS.iter().map(|preset| preset.name).chain([NONE]).collect()
+    }
+}
 
 /// Takes a value, noting what is wrong with it.
 pub(super) fn take<T>(value: Option<Val<T>>, problems: &mut Problems<'_>) -> Option<T> {

@@ -367,13 +367,14 @@ impl Builder<'_, '_> {
         let mut waiting = IndexMap::new();
         for Item { name, span, value } in items {
             let Some(spec) = value else { continue };
-            let Some(uplink) = self.attachment(&span, spec.region, spec.behind) else { continue };
+            let uplink = self.attachment(&span, spec.region, spec.behind);
             let (nat, nat_name) = axes::nat(spec.nat, self.problems);
             let (firewall, firewall_name) = axes::firewall(spec.firewall, self.problems);
             let link = cable::access(spec.link, &cable::uplink(), self.problems);
             let lan_span = spec.lan.as_ref().map_or(span.clone(), |lan| lan.span.clone());
             let lan = take(spec.lan, self.problems).map(|lan| lan.0);
             let address = take(spec.address, self.problems);
+            let Some(uplink) = uplink else { continue };
             let router = Router {
                 uplink,
                 address,
@@ -460,7 +461,7 @@ impl Builder<'_, '_> {
         for Item { name, span, value } in items {
             let Some(spec) = value else { continue };
             let counted = spec.count.is_some();
-            let Some(attached) = self.attachment(&span, spec.region, spec.behind) else { continue };
+            let attached = self.attachment(&span, spec.region, spec.behind);
             let link = cable::access(spec.link, &cable::lan(), self.problems);
             if let Some(address) = &spec.address
                 && counted
@@ -474,6 +475,7 @@ impl Builder<'_, '_> {
             if start > MAX_UNTIL {
                 self.problems.add(start_span, "it never starts: a run lasts at most a day", "");
             }
+            let Some(attached) = attached else { continue };
             let host = Host { attached, address, link, start };
             for member in self.groups.get(&name).into_iter().flatten() {
                 hosts.insert(member.clone(), host.clone());

@@ -8,7 +8,13 @@ use super::axes::take;
 use super::error::{Problems, suggest};
 use super::file::Link;
 use super::model::Access;
-use super::value::{Both, Either, Queue, Rate, Ratio, Sugar, Val};
+use super::value::{Both, Either, Presets, Queue, Rate, Ratio, Sugar, Val};
+
+impl Presets for Link {
+    fn words() -> Vec<&'static str> {
+        link::presets::LINKS.iter().map(|preset| preset.name).collect()
+    }
+}
 
 /// The preset called `name`.
 fn named(name: &str) -> Option<Access> {
@@ -41,8 +47,7 @@ fn preset(name: Val<String>, problems: &mut Problems<'_>) -> Option<Access> {
     let name = take(Some(name), problems)?;
     let found = named(&name);
     if found.is_none() {
-        let known = link::presets::LINKS.iter().map(|preset| preset.name);
-        problems.add(span, format!("`{name}` is no link preset"), suggest(&name, known));
+        problems.add(span, format!("`{name}` is no link preset"), suggest(&name, Link::words()));
     }
     found
 }

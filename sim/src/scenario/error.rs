@@ -149,10 +149,11 @@ impl<'t> Problems<'t> {
 pub(super) fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let lower = word.to_lowercase();
+    let length = lower.chars().count();
     let nearest = known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), *candidate))
-        .filter(|(distance, _)| *distance <= (word.chars().count() / 3).max(2))
+        .filter(|(distance, _)| *distance <= (length / 3).max(1) && *distance < length)
         .min();
     match nearest {
         Some((_, candidate)) => format!("did you mean `{candidate}`?"),

@@ -85,6 +85,9 @@ pub fn parse(name: &str, path: &str, text: &str) -> Result<Scenario, ScenarioErr
 
 /// The JSON schema of a scenario file, for editors.
 pub fn schema() -> String {
-    let schema = schemars::schema_for!(file::File);
+    let settings = schemars::generate::SchemaSettings::draft2020_12();
+    let without_null =
+        schemars::transform::RecursiveTransform(|schema: &mut schemars::Schema| value::forget_null(schema));
+    let schema = settings.with_transform(without_null).into_generator().into_root_schema_for::<file::File>();
     serde_json::to_string_pretty(&schema).unwrap_or_default()
 }

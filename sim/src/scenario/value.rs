@@ -157,7 +157,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sugar<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Sugar<T> {
+/// A table that has presets.
+pub(super) trait Presets {
+    /// The words that stand for it.
+    fn words() -> Vec<&'static str>;
+}
+
+impl<T: JsonSchema + Presets> JsonSchema for Sugar<T> {
     fn schema_name() -> Cow<'static, str> {
         format!("{} or its preset", T::schema_name()).into()
     }
@@ -168,7 +174,7 @@ impl<T: JsonSchema> JsonSchema for Sugar<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let table = generator.subschema_for::<T>();
-        json_schema!({ "anyOf": [{ "type": "string" }, table] })
+        json_schema!({ "anyOf": [{ "enum": T::words() }, table] })
     }
 }
 
@@ -255,6 +261,30 @@ impl<T: Value> JsonSchema for Both<T> {
     }
 }
 
+/// Takes null out of a schema: a key of TOML is there or not.
+pub(super) fn forget_null(schema: &mut Schema) {
+    let null = serde_json::json!("null");
+    if let Some(types) = schema.get_mut("type").and_then(|types| types.as_array_mut()) {
+        types.retain(|known| *known != null);
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            schema.insert("type".to_owned(), only);
+        }
+    }
+    if let Some(words) = schema.get_mut("enum").and_then(|words| words.as_array_mut()) {
+        words.retain(|word| !word.is_null());
+    }
+    let Some(choices) = schema.get_mut("anyOf").and_then(|choices| choices.as_array_mut()) else { return };
+    choices.retain(|choice| choice.get("type") != Some(&null));
+    if let [serde_json::Value::Object(only)] = choices.as_slice() {
+        let only = only.clone();
+        schema.remove("anyOf");
+        for (key, value) in only {
+            schema.insert(key, value);
+        }
+    }
+}
+
 // ---- kinds of values ------------------------------------------------------------------------
 
 /// Any text.
@@ -264,6 +294,10 @@ impl Value for String {
 
     fn text(text: &str) -> Result<Self, Bad> {
         Ok(text.to_owned())
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string" })
     }
 }
 
