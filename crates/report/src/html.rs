@@ -336,7 +336,8 @@ fn heat_map(matrix: &Matrix) -> Markup {
         div.card {
             code.cmd { (matrix.command) }
             div.scroll {
-                table.heat {
+                // Eleven columns of full width would not fit the page.
+                table class=(if matrix.rows.len() > 10 { "heat dense" } else { "heat" }) {
                     thead { tr {
                         th {}
                         @for n in 0..matrix.rows.len() { th.col { (letter(n)) } }
