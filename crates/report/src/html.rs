@@ -321,8 +321,10 @@ fn bar_plot(
 
 fn heat_map(matrix: &Matrix) -> Markup {
     // Letters stand for the columns: names would not fit.
-    let letter =
-        |n: usize| char::from_u32('A' as u32 + u32::try_from(n).unwrap_or(0)).unwrap_or('?').to_string();
+    let letter = |n: usize| match u8::try_from(n) {
+        Ok(n @ 0..26) => char::from(b'A' + n).to_string(),
+        _ => n.to_string(),
+    };
     let surprises = matrix.cells.iter().filter(|cell| cell.is_surprise()).count();
     html! {
         h2 { "Every NAT type against every other" }
