@@ -8,7 +8,9 @@
 //! ```
 //! *Asking*: probes are out, traffic goes on. *Suspect*: traffic is doubled over the relay. *Dead*: the path is left.
 //! "Heard" is anything authenticated from the path's address, or only an answered probe when the check is strict: packets
-//! that come in prove nothing about those that go out, so every now and then the path must answer.
+//! that come in prove nothing about those that go out, so every now and then the path must answer. But while packets do come
+//! in, the other side is content with it, and an answer may be late only because it waits in a queue behind our own traffic:
+//! then a missed probe does not count until the ping itself is given up.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -52,9 +54,12 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 struct Check {
     strict: bool,
+    /// There is a reason to think that it is dead, beyond the time that passed.
+    urgent: bool,
     why: &'static str,
     sent: u32,
     missed: u32,
+    began: Instant,
     next: Instant,
     waiting: VecDeque<Instant>,
 }
@@ -103,9 +108,15 @@ impl Liveness {
 
     /// Must prove itself by answering, from now on.
     pub(crate) fn doubt(&mut self, now: Instant) {
-        match &mut self.check {
-            Some(check) => check.strict = true,
-            None => self.check = Some(Check::new(true, "liveness", now)),
+        let check = self.check.get_or_insert_with(|| Check::new(true, "liveness", now));
+        (check.strict, check.urgent) = (true, true);
+    }
+
+    /// As [`doubt`](Self::doubt), and suspect from this moment.
+    pub(crate) fn alarm(&mut self, now: Instant) {
+        self.doubt(now);
+        if let Some(check) = &mut self.check {
+            check.missed = check.missed.max(1);
         }
     }
 
@@ -161,8 +172,15 @@ impl Liveness {
         }
         let Some(check) = &mut self.check else { return Verdict::Wait };
         let timeout = rtt.timeout(policy);
+        let lenient = check.strict
+            && !check.urgent
+            && now.saturating_duration_since(self.heard) < policy.silence
+            && now < check.began + policy.ping_timeout;
         while check.waiting.front().is_some_and(|&at| at + timeout <= now) {
             check.waiting.pop_front();
+            if lenient {
+                continue;
+            }
             if check.missed == 0 {
                 check.why = "liveness";
                 check.next = check.next.min(now);
@@ -175,7 +193,11 @@ impl Liveness {
         if check.next > now {
             return Verdict::Wait;
         }
-        let gap = if check.missed > 0 { policy.liveness_gap / 2 } else { policy.liveness_gap };
+        let gap = match check.missed {
+            _ if lenient => policy.liveness_gap * 5,
+            0 => policy.liveness_gap,
+            _ => policy.liveness_gap / 2,
+        };
         check.next = now + gap;
         check.waiting.push_back(now);
         check.sent += 1;
@@ -185,7 +207,16 @@ impl Liveness {
 
 impl Check {
     fn new(strict: bool, why: &'static str, now: Instant) -> Check {
-        Check { strict, why, sent: 0, missed: 0, next: now, waiting: VecDeque::new() }
+        Check {
+            strict,
+            urgent: false,
+            why,
+            sent: 0,
+            missed: 0,
+            began: now,
+            next: now,
+            waiting: VecDeque::new(),
+        }
     }
 }
 
@@ -265,6 +296,23 @@ mod tests {
         assert!(live.suspect());
         live.answered(t0 + ms(301));
         assert!(!live.suspect());
+    }
+
+    #[test]
+    fn late_answers_are_no_reason_to_leave_a_path_on_which_packets_come_in() {
+        let t0 = start();
+        let policy = Policy::default();
+        let mut live = Liveness::new(t0);
+        let mut doubted = None;
+        for step in 1..1500 {
+            let now = t0 + ms(step * 20);
+            live.heard(now);
+            while let Verdict::Probe { .. } = live.handle_timeout(RTT, true, &policy, now) {}
+            if live.suspect() {
+                doubted.get_or_insert(now - t0);
+            }
+        }
+        assert!(doubted.is_some_and(|after| after >= policy.confirm + policy.ping_timeout), "{doubted:?}");
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub struct Policy {
     pub trust: Duration,
     /// Tunnel packets that go unanswered for this long make the sender ask whether the path lives. Default 250 ms.
     pub silence: Duration,
-    /// Between two liveness probes. Default 200 ms; halved once one has been missed.
+    /// Between two liveness probes. Default 200 ms; halved once one has been missed, five times as long while packets come in.
     pub liveness_gap: Duration,
     /// A liveness probe is missed after the smoothed round trip plus four deviations (RFC 6298 §2.3), within these bounds.
     /// Default 200..750 ms.

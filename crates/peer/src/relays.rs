@@ -301,6 +301,8 @@ impl Relays {
                 ClientEvent::Ready { .. } => {
                     relay.dial.ready(env);
                     relay.avoid_until = None;
+                    // So that the round trip is known, and with it how long to wait for a later ping.
+                    relay.client.ping(env.now);
                     let again = std::mem::replace(&mut relay.was_up, true);
                     self.incoming.push_back(Incoming::Up { again });
                 }

@@ -59,6 +59,26 @@ fn a_dead_direct_path_is_left_within_a_second_of_one_way_traffic() {
 }
 
 #[test]
+fn a_path_that_dies_in_one_direction_is_left_by_both_sides() {
+    for mute in [0, 1] {
+        let mut net = direct_pair(19);
+        net.routers[mute].mute = true;
+        let since = net.elapsed();
+        for n in 0..100 {
+            net.tunnel_send(0, 1, &(1000 + n as u32).to_be_bytes());
+            net.tunnel_send(1, 0, &(1000 + n as u32).to_be_bytes());
+            net.run_for(ms(20));
+        }
+        net.run_for(ms(200));
+        for host in 0..2 {
+            assert!(matches!(net.path(host), Some(Via::Relay(_))), "host {host}: {:?}", net.path(host));
+            let got = numbers(&net, host, since);
+            assert!((1050..1100).all(|n| got.contains(&n)), "mute {mute}, host {host}: {got:?}");
+        }
+    }
+}
+
+#[test]
 fn a_dead_path_is_found_again_once_it_lives() {
     let mut net = direct_pair(3);
     net.routers[1].dark = true;

@@ -74,7 +74,8 @@ impl Paths {
                 }
             }
         };
-        if let Some(old) = self.best.replace(Best { address, rtt, live: Liveness::new(cx.now) })
+        if let Some(old) =
+            self.best.replace(Best { address, since: cx.now, rtt, live: Liveness::new(cx.now) })
             && let Some(candidate) = self.candidates.get_mut(&old.address)
         {
             candidate.answered = None;

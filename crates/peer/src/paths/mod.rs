@@ -66,6 +66,8 @@ mod checks;
 #[derive(Debug)]
 struct Best {
     address: SocketAddr,
+    /// When it was selected.
+    since: Instant,
     rtt: Rtt,
     live: Liveness,
 }
@@ -185,7 +187,18 @@ impl Paths {
         if data {
             self.traffic = Some(cx.now);
         }
-        let Some(from) = from else { return };
+        let Some(from) = from else {
+            // A copy over the relay that is the first to arrive: the other side no longer trusts the path. Perhaps it hears
+            // nothing on it, and then this side, which does, is the one whose packets get lost.
+            if let Some(best) = &mut self.best
+                && data
+                && best.since.max(best.live.answered_at()) + cx.policy.round_gap <= cx.now
+            {
+                best.live.alarm(cx.now);
+                self.run_liveness(cx);
+            }
+            return;
+        };
         match &mut self.best {
             Some(best) if best.address == from => best.live.heard(cx.now),
             _ => {

@@ -348,6 +348,20 @@ fn a_tunnel_packet_from_a_new_address_makes_it_a_candidate_but_not_the_path() {
 }
 
 #[test]
+fn when_the_other_side_is_back_on_the_relay_so_are_copies_of_what_is_sent() {
+    let mut bench = Bench::direct();
+    bench.at(500, |paths, cx| paths.received(None, true, cx));
+    // This one may have been under way since before the path was found.
+    assert!(!bench.paths.best.as_ref().expect("a path").live.suspect());
+    bench.at(1500, |paths, cx| paths.received(None, true, cx));
+    assert_eq!(bench.route(), Route::Both(address(FAR)));
+    assert_eq!(bench.pings(FAR).last(), Some(&1500));
+    bench.now += ms(30);
+    bench.answer(FAR);
+    assert_eq!(bench.route(), Route::Direct(address(FAR)));
+}
+
+#[test]
 fn other_own_addresses_put_every_path_in_doubt() {
     let mut bench = Bench::direct();
     bench.at(1500, |paths, cx| paths.own_changed(true, cx));

@@ -48,6 +48,8 @@ pub(crate) struct Router {
     next_port: u16,
     /// Drops all UDP while set.
     pub(crate) dark: bool,
+    /// Drops UDP to other homes on its way out while set.
+    pub(crate) mute: bool,
 }
 
 impl Router {
@@ -202,6 +204,7 @@ impl Net {
                 inside: BTreeMap::new(),
                 next_port: 20_000 + 500 * r as u16,
                 dark: false,
+                mute: false,
             });
         }
         let sent = vec![0; hosts.len()];
@@ -408,6 +411,9 @@ impl Net {
             return;
         }
         let server = self.servers.iter().any(|server| server.ip == ip);
+        if !server && self.routers[router].mute {
+            return;
+        }
         let delay = if server { self.to_server } else { self.direct };
         self.push(self.now + delay, Due::Udp { from, to, data });
     }
