@@ -1,1 +1,16 @@
-//! punchbag
+//! A deterministic simulator that puts hosts, NAT routers, double NAT and firewalls around real traversal and relay code.
+//!
+//! The way of the data, every arrow a function:
+//!
+//! [`scenario::parse`] → [`topology::Topology::new`] → [`world::World::new`], `step`, `run` → a log of [`trace`] events →
+//! [`judge::judge`] → `report`. Scenario and topology are plain data; only the world moves.
+
+pub mod campaign;
+pub mod host;
+pub mod judge;
+pub mod packet;
+pub mod scenario;
+pub mod topology;
+pub mod world;
+
+pub use host::Program;

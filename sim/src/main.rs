@@ -1,2 +1,9 @@
-//! punchbag
-fn main() {}
+//! The `punchbag` command.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -1,0 +1,100 @@
+//! Scenario files on disk.
+
+use crate::scenario::{self, Scenario, ScenarioError};
+use std::path::{Path, PathBuf};
+
+/// A scenario file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its name: the path below the folder that was asked for, without ".toml".
+    pub name: String,
+}
+
+/// Why a scenario file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It could not be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A folder without scenarios.
+    #[error("{}: no scenario (*.toml) in this folder", .0.display())]
+    Empty(PathBuf),
+    /// It is larger than any scenario.
+    #[error("{}: {size} bytes, a scenario has at most {}", path.display(), scenario::MAX_FILE_BYTES)]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+    },
+    /// It is not a valid scenario.
+    #[error("{0}")]
+    Scenario(ScenarioError),
+}
+
+/// The scenario files at `path`: itself, or all below it in the order of their names.
+pub fn discover(path: &Path) -> Result<Vec<Found>, LoadError> {
+    let read = |source| LoadError::Read { path: path.to_owned(), source };
+    if !std::fs::metadata(path).map_err(read)?.is_dir() {
+        return Ok(vec![Found { path: path.to_owned(), name: name_of(path) }]);
+    }
+    let mut found = Vec::new();
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(read)? {
+            let entry = entry.map_err(read)?.path();
+            if entry.is_dir() {
+                folders.push(entry);
+            } else if entry.extension().is_some_and(|e| e == "toml") {
+                found.push(Found { name: name_of(&entry), path: entry });
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(LoadError::Empty(path.to_owned()));
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// "mission/two-homes" for any path that ends in ".../scenarios/mission/two-homes.toml"; else the last folder and the file.
+fn name_of(path: &Path) -> String {
+    let parts: Vec<String> = path.with_extension("").iter().map(|p| p.to_string_lossy().into_owned()).collect();
+    let start = match parts.iter().rposition(|p| p == "scenarios") {
+        Some(i) => i + 1,
+        None => parts.len().saturating_sub(2),
+    };
+    parts[start.min(parts.len() - 1)..].join("/").trim_start_matches("./").to_owned()
+}
+
+/// Reads and parses a scenario file.
+pub fn load(found: &Found) -> Result<Scenario, LoadError> {
+    let read = |source| LoadError::Read { path: found.path.clone(), source };
+    let size = std::fs::metadata(&found.path).map_err(read)?.len();
+    if size > scenario::MAX_FILE_BYTES as u64 {
+        return Err(LoadError::TooLarge { path: found.path.clone(), size });
+    }
+    let text = std::fs::read_to_string(&found.path).map_err(read)?;
+    let path = found.path.display().to_string();
+    scenario::parse(&found.name, &path, &text).map_err(LoadError::Scenario)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_the_path_below_the_scenarios() {
+        assert_eq!(name_of(Path::new("scenarios/mission/two-homes.toml")), "mission/two-homes");
+        assert_eq!(name_of(Path::new("/a/scenarios/nat/x.toml")), "nat/x");
+        assert_eq!(name_of(Path::new("mine/x.toml")), "mine/x");
+        assert_eq!(name_of(Path::new("x.toml")), "x");
+    }
+}

@@ -1,0 +1,100 @@
+//! Many worlds: each on one thread, in parallel, with results in the order in which they were asked for.
+
+mod files;
+pub mod matrix;
+
+pub use files::{Found, LoadError, discover, load};
+
+use crate::judge::{Verdict, judge};
+use crate::scenario::Scenario;
+use crate::topology::{Topology, TopologyError};
+use crate::world::{BuildError, Captures, Options, Seed, World};
+use rayon::prelude::*;
+use report::{Metrics, ScenarioSummary};
+use trace::{FORMAT, Header, Record};
+
+/// A scenario played once.
+pub struct Run {
+    /// First line of its log.
+    pub header: Header,
+    /// Its events, with the judge's violations at the end.
+    pub records: Vec<Record>,
+    /// Its numbers.
+    pub metrics: Metrics,
+    /// The judgement.
+    pub verdict: Verdict,
+    /// Its row in `summary.json`.
+    pub summary: ScenarioSummary,
+    /// Its packets, if they were kept.
+    pub captures: Option<Captures>,
+}
+
+/// Why a scenario could not be played.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its topology contradicts itself.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// The world could not be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// A capture could not be written.
+    #[error("packet capture: {0}")]
+    Capture(#[from] std::io::Error),
+}
+
+/// Plays a scenario. `command` is how a person would do the same.
+pub fn run(scenario: &Scenario, seed: Seed, options: Options, command: &str) -> Result<Run, RunError> {
+    let span = tracing::info_span!("run", scenario = %scenario.name, seed = seed.0);
+    let _entered = span.enter();
+    let topology = Topology::new(scenario)?;
+    let outcome = World::new(scenario, &topology, seed, options)?.run()?;
+    let header = Header {
+        format: FORMAT,
+        scenario: scenario.name.clone(),
+        title: scenario.title.clone(),
+        scenario_hash: scenario.hash.clone(),
+        seed: seed.0,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        world: "sim".to_owned(),
+    };
+    let records = outcome.records;
+    let metrics = Metrics::fold(&records);
+    let verdict = judge(scenario, &records, &metrics);
+    let mut summary = ScenarioSummary::new(&header, &metrics, command);
+    summary.violations.clone_from(&verdict.violations);
+    summary.passed = verdict.violations.is_empty();
+    for expectation in &verdict.expectations {
+        summary.expect(expectation.clone());
+    }
+    tracing::info!(events = outcome.events, packets = outcome.packets, passed = verdict.passed(), "done");
+    Ok(Run { header, records, metrics, verdict, summary, captures: outcome.captures })
+}
+
+/// Applies `job` to every item on `jobs` threads and returns the results in the items' order. `done` is called as items
+/// finish, in whatever order they do.
+pub fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    jobs: usize,
+    job: impl Fn(&T) -> R + Sync,
+    done: impl Fn(&T, &R) + Sync,
+) -> Vec<R> {
+    let work = || {
+        items
+            .par_iter()
+            .with_max_len(1)
+            .map(|item| {
+                let result = job(item);
+                done(item, &result);
+                result
+            })
+            .collect()
+    };
+    match rayon::ThreadPoolBuilder::new().num_threads(jobs).build() {
+        Ok(pool) => pool.install(work),
+        Err(error) => {
+            tracing::warn!(%error, "no thread pool of its own");
+            work()
+        }
+    }
+}

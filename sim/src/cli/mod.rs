@@ -1,0 +1,123 @@
+//! Arguments, logs and exit codes.
+
+mod check;
+mod explain;
+mod matrix;
+mod play;
+mod presets;
+mod print;
+mod report;
+mod table;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::process::ExitCode;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Play networks that break connections, and see what traversal and relay code makes of them.
+///
+/// Punchbag simulates hosts, NAT routers, double NAT and firewalls around real traversal and relay code. A network is a
+/// file; the same file and seed give the same run to the last byte.
+#[derive(Debug, Parser)]
+#[command(name = "punchbag", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 all passed, 1 an expectation failed, 2 bad scenario or usage, 3 an invariant was violated.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say more on standard error: -v what happens, -vv more, -vvv every event.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    /// How those messages are written.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line, for programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Play scenario files and check what they expect.
+    Run(play::Args),
+    /// Validate scenario files and print their topology.
+    Check(check::Args),
+    /// Tell the story of a run in plain sentences.
+    Explain(explain::Args),
+    /// Play every NAT type against every other and print the grid.
+    Matrix(matrix::Args),
+    /// Write a report of runs: Markdown and one self-contained HTML page.
+    Report(report::Args),
+    /// Print NAT, firewall and link presets, expanded, with their sources.
+    Presets(presets::Args),
+    /// Print the JSON Schema of scenario files, for editors.
+    Schema,
+}
+
+/// All passed.
+const PASSED: u8 = 0;
+/// An expectation failed.
+const FAILED: u8 = 1;
+/// Bad scenario or usage.
+const USAGE: u8 = 2;
+/// An invariant was violated.
+const VIOLATED: u8 = 3;
+
+/// Something that ends the command before it has a result: always exit code 2.
+type Failure = Box<dyn std::error::Error>;
+
+/// Runs the command.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logs(cli.verbose, cli.log_format);
+    let result = match &cli.command {
+        Command::Run(args) => play::main(args),
+        Command::Check(args) => check::main(args),
+        Command::Explain(args) => explain::main(args),
+        Command::Matrix(args) => matrix::main(args),
+        Command::Report(args) => report::main(args),
+        Command::Presets(args) => presets::main(args),
+        Command::Schema => print::out(&punchbag::scenario::schema()).map(|()| PASSED).map_err(Failure::from),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        // Whoever read our output has seen enough: `punchbag explain … | head` is no failure.
+        Err(failure) if print::is_broken_pipe(&*failure) => ExitCode::SUCCESS,
+        Err(failure) => {
+            print::error(&failure.to_string());
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn start_logs(verbose: u8, format: LogFormat) {
+    let level = match verbose {
+        0 => LevelFilter::ERROR,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let logs = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => logs.compact().init(),
+        LogFormat::Json => logs.json().init(),
+    }
+}
+
+/// Threads to use when the user does not say.
+fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A progress bar on standard error, if that is a terminal.
+fn progress(total: usize, what: &'static str) -> indicatif::ProgressBar {
+    let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed}");
+    let bar = indicatif::ProgressBar::new(total as u64).with_message(what);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

@@ -1,0 +1,150 @@
+//! `punchbag run`.
+
+use super::{FAILED, Failure, PASSED, VIOLATED, default_jobs, print, progress, table};
+use ::report::Summary;
+use clap::ValueEnum;
+use punchbag::campaign::{self, Found, Run};
+use punchbag::scenario::Scenario;
+use punchbag::world::{Options, Seed};
+use std::fs;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+/// Where results go when the user does not say.
+const DEFAULT_OUT: &str = "out";
+
+/// Play scenario files and check what they expect.
+///
+/// Writes DIR/summary.json, DIR/report.md and DIR/report.html, and for each scenario a folder with its run.jsonl (every
+/// event) and, with --pcap, a pcapng file per interface.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  punchbag run scenarios/                              play everything that ships
+  punchbag run scenarios/mission/two-homes.toml -v     one scenario, saying what happens
+  punchbag run my.toml --seed 7 --pcap --out /tmp/x    keep the packets
+  punchbag explain out/mission/two-homes               the story of a run")]
+pub(super) struct Args {
+    /// Scenario files, or folders that are searched for them.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Seed of all randomness. The same seed gives the same run.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder for the results.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_OUT)]
+    out: PathBuf,
+    /// Keep the packets of every interface as pcapng.
+    #[arg(long)]
+    pcap: bool,
+    /// Scenarios played at the same time.
+    #[arg(long, value_name = "N", default_value_t = default_jobs())]
+    jobs: usize,
+    /// What is printed on standard output.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A table for people.
+    Table,
+    /// The same as summary.json.
+    Json,
+    /// JUnit XML, for CI systems.
+    Junit,
+}
+
+pub(super) fn main(args: &Args) -> Result<u8, Failure> {
+    let scenarios = load_all(&args.paths)?;
+    let options = Options { capture: args.pcap, ..Options::default() };
+    let bar = progress(scenarios.len(), "playing");
+    // A run is written by the thread that played it and then let go: logs of many runs are not held in memory at once.
+    let played = campaign::in_parallel(
+        &scenarios,
+        args.jobs,
+        |(found, scenario)| {
+            let run = campaign::run(scenario, Seed(args.seed), options, &command(found, args.seed))
+                .map_err(|error| format!("{}: {error}", found.path.display()))?;
+            let folder = args.out.join(&scenario.name);
+            let row = super::report::ScenarioReport::of(&run);
+            write_run(&folder, run).map_err(|error| format!("{}: {error}", folder.display()))?;
+            Ok::<_, String>(row)
+        },
+        |(_, scenario), _| {
+            bar.set_message(scenario.name.clone());
+            bar.inc(1);
+        },
+    );
+    bar.finish_and_clear();
+    let rows = played.into_iter().collect::<Result<Vec<_>, String>>()?;
+    let mut summary = Summary::new(env!("CARGO_PKG_VERSION"), args.seed);
+    summary.scenarios = rows.iter().map(|row| row.summary.clone()).collect();
+    let json = serde_json::to_string_pretty(&summary)? + "\n";
+    write(&args.out.join("summary.json"), json.as_bytes())?;
+    super::report::write(&args.out, "report", &summary, rows, None)?;
+    match args.format {
+        Format::Table => {
+            let mut text = table::summary(&summary);
+            text += &format!("report: {}\n", args.out.join("report.html").display());
+            print::out(&text)?;
+        }
+        Format::Json => print::out(&json)?,
+        Format::Junit => print::out(&table::junit(&summary)?)?,
+    }
+    let violated = summary.scenarios.iter().any(|s| !s.violations.is_empty());
+    let failed = summary.scenarios.iter().any(|s| !s.passed);
+    Ok(if violated { VIOLATED } else if failed { FAILED } else { PASSED })
+}
+
+/// Finds and parses all scenarios; every file that is wrong is reported, not only the first.
+pub(super) fn load_all(paths: &[PathBuf]) -> Result<Vec<(Found, Scenario)>, Failure> {
+    let mut scenarios: Vec<(Found, Scenario)> = Vec::new();
+    let mut errors = Vec::new();
+    for path in paths {
+        for found in campaign::discover(path)? {
+            if let Some((other, _)) = scenarios.iter().find(|(other, _)| other.name == found.name && other.path != found.path) {
+                errors.push(format!(
+                    "{} and {} would both write results to `{}`: give them other names",
+                    other.path.display(),
+                    found.path.display(),
+                    found.name
+                ));
+            } else if !scenarios.iter().any(|(other, _)| other.path == found.path) {
+                match campaign::load(&found) {
+                    Ok(scenario) => scenarios.push((found, scenario)),
+                    Err(error) => errors.push(error.to_string()),
+                }
+            }
+        }
+    }
+    if errors.is_empty() { Ok(scenarios) } else { Err(errors.join("\n").into()) }
+}
+
+fn command(found: &Found, seed: u64) -> String {
+    format!("punchbag run {} --seed {seed}", found.path.display())
+}
+
+fn write_run(folder: &Path, run: Run) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut log = BufWriter::new(fs::File::create(folder.join("run.jsonl"))?);
+    trace::write_header(&mut log, &run.header)?;
+    for record in &run.records {
+        trace::write_record(&mut log, record)?;
+    }
+    std::io::Write::flush(&mut log)?;
+    match run.captures {
+        Some(captures) => captures.write_to(folder),
+        None => Ok(()),
+    }
+}
+
+/// Writes a file, making its folder, with an error that names it.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let attempt = || {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(path, bytes)
+    };
+    attempt().map_err(|error: std::io::Error| format!("{}: {error}", path.display()).into())
+}

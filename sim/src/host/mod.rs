@@ -1,0 +1,243 @@
+//! A host: its addresses, its sockets, and the programs that use them.
+
+mod app;
+mod peer;
+mod program;
+mod servers;
+mod tcp;
+
+pub use app::{FlowSpec, MARKER};
+pub use peer::{PEER_PORT, PeerProgram};
+pub use program::{ConnId, Input, Output, Program};
+pub use servers::{COORDINATOR_PORTS, CoordinatorProgram, RELAY_PORTS, RelayProgram, STUN_PORT, StunProgram};
+
+use self::tcp::TcpStack;
+use crate::packet::{Body, Packet};
+use crate::world::Clock;
+use rand_chacha::ChaCha12Rng;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use trace::{Event, Name};
+
+/// What a deadline belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimerKey {
+    /// A program, by index.
+    Program(u32),
+    /// A TCP connection, by slot.
+    Conn(u32),
+}
+
+/// What a host wants of the world after it was given something.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Packets for its interface, in order.
+    pub packets: Vec<Packet>,
+    /// For the log.
+    pub events: Vec<Event>,
+    /// Deadlines to be called at.
+    pub timers: Vec<(u64, TimerKey)>,
+}
+
+struct Slot {
+    program: Option<Box<dyn Program>>,
+    armed_ns: Option<u64>,
+    dirty: bool,
+}
+
+/// A host with its programs.
+pub struct Host {
+    name: Name,
+    addresses: Vec<IpAddr>,
+    slots: Vec<Slot>,
+    udp: BTreeMap<u16, u32>,
+    tcp: TcpStack,
+    inbox: VecDeque<(u32, TcpInput)>,
+    log_timers: bool,
+}
+
+/// A TCP event on its way to a program.
+#[derive(Debug)]
+enum TcpInput {
+    Accepted { conn: ConnId, port: u16, from: SocketAddr },
+    Connected(ConnId),
+    Stream(ConnId, bytes::Bytes),
+    Writable(ConnId, usize),
+    Closed(ConnId),
+}
+
+/// Why a packet that reached a host reached no program.
+pub type Refusal = &'static str;
+
+impl Host {
+    /// A host without programs.
+    pub fn new(name: Name, addresses: Vec<IpAddr>, rng: ChaCha12Rng, log_timers: bool) -> Host {
+        Host {
+            name,
+            addresses,
+            slots: Vec::new(),
+            udp: BTreeMap::new(),
+            tcp: TcpStack::new(rng),
+            inbox: VecDeque::new(),
+            log_timers,
+        }
+    }
+
+    /// The host's addresses.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
+    /// Adds a place for a program and returns its index.
+    pub fn reserve(&mut self) -> u32 {
+        self.slots.push(Slot { program: None, armed_ns: None, dirty: false });
+        (self.slots.len() - 1) as u32
+    }
+
+    /// Starts a program in a place.
+    pub fn start(&mut self, index: u32, program: Box<dyn Program>, clock: &Clock, out: &mut Effects) {
+        for port in program.udp_ports() {
+            self.udp.insert(port, index);
+        }
+        for port in program.tcp_ports() {
+            self.tcp.listen(port, index);
+        }
+        let slot = &mut self.slots[index as usize];
+        slot.program = Some(program);
+        slot.dirty = true;
+        if let Some(program) = &mut slot.program {
+            program.handle(Input::Addresses(&self.addresses), clock.now());
+        }
+        self.settle(clock, out);
+    }
+
+    /// Ends a program as a kill does: its sockets are closed by the host. Returns it, for one whose records live on.
+    pub fn stop(&mut self, index: u32, clock: &Clock, out: &mut Effects) -> Option<Box<dyn Program>> {
+        self.udp.retain(|_, owner| *owner != index);
+        let slot = &mut self.slots[index as usize];
+        slot.armed_ns = None;
+        let program = slot.program.take();
+        self.tcp.close_all_of(index, clock, &mut self.inbox, out);
+        self.inbox.retain(|(owner, _)| *owner != index);
+        self.settle(clock, out);
+        program
+    }
+
+    /// A packet arrived on the interface. Says why, if no socket took it.
+    pub fn receive(&mut self, packet: Packet, clock: &Clock, out: &mut Effects) -> Result<(), Refusal> {
+        match packet.body {
+            Body::Udp(ref data) => {
+                let owner = *self.udp.get(&packet.dst.port()).ok_or("no-socket")?;
+                let slot = &mut self.slots[owner as usize];
+                let program = slot.program.as_mut().ok_or("no-socket")?;
+                slot.dirty = true;
+                program.handle(Input::Datagram { port: packet.dst.port(), from: packet.src, data }, clock.now());
+            }
+            Body::Tcp(segment) => {
+                self.tcp.receive(packet.src, packet.dst, segment, clock, &mut self.inbox, out)?;
+            }
+            // Hosts outside the tunnel answer echo requests as every IP stack does (RFC 1122 §3.2.2.6).
+            Body::Echo { reply: false, seq, data } => {
+                let body = Body::Echo { reply: true, seq, data };
+                out.packets.push(Packet { id: 0, src: packet.dst, dst: packet.src, ttl: crate::packet::DEFAULT_TTL, body });
+            }
+            Body::Echo { reply: true, .. } => return Err("no-socket"),
+        }
+        self.settle(clock, out);
+        Ok(())
+    }
+
+    /// A deadline that the host asked for has come.
+    pub fn handle_timer(&mut self, at_ns: u64, key: TimerKey, clock: &Clock, out: &mut Effects) {
+        match key {
+            TimerKey::Program(index) => {
+                let slot = &mut self.slots[index as usize];
+                // Superseded by an earlier one, or of a program that has gone.
+                if slot.armed_ns != Some(at_ns) {
+                    return;
+                }
+                slot.armed_ns = None;
+                slot.dirty = true;
+                if let Some(program) = &mut slot.program
+                    && let Some((deadline, what)) = program.poll_timeout()
+                    && deadline <= clock.now()
+                {
+                    if self.log_timers {
+                        out.events.push(Event::Timer { node: self.name.clone(), what: what.into() });
+                    }
+                    program.handle_timeout(clock.now());
+                }
+            }
+            TimerKey::Conn(slot) => self.tcp.handle_timer(slot, at_ns, clock, &mut self.inbox, out),
+        }
+        self.settle(clock, out);
+    }
+
+    /// Carries what happened to the programs, and what they want to the sockets, until all is quiet.
+    fn settle(&mut self, clock: &Clock, out: &mut Effects) {
+        loop {
+            for index in 0..self.slots.len() {
+                if self.slots[index].dirty {
+                    self.drain(index as u32, clock, out);
+                }
+            }
+            let Some((owner, input)) = self.inbox.pop_front() else { break };
+            let slot = &mut self.slots[owner as usize];
+            let Some(program) = &mut slot.program else { continue };
+            slot.dirty = true;
+            let now = clock.now();
+            match input {
+                TcpInput::Accepted { conn, port, from } => program.handle(Input::Accepted { conn, port, from }, now),
+                TcpInput::Connected(conn) => program.handle(Input::Connected { conn }, now),
+                TcpInput::Stream(conn, data) => program.handle(Input::Stream { conn, data: &data }, now),
+                TcpInput::Writable(conn, space) => program.handle(Input::Writable { conn, space }, now),
+                TcpInput::Closed(conn) => program.handle(Input::Closed { conn }, now),
+            }
+        }
+    }
+
+    fn drain(&mut self, index: u32, clock: &Clock, out: &mut Effects) {
+        let slot = &mut self.slots[index as usize];
+        slot.dirty = false;
+        let Some(program) = &mut slot.program else { return };
+        while let Some(output) = program.poll_output() {
+            match output {
+                Output::Datagram { port, to, data } => match source(&self.addresses, to) {
+                    Some(ip) => out.packets.push(Packet::udp(SocketAddr::new(ip, port), to, data)),
+                    None => out.events.push(Event::Warning {
+                        node: self.name.clone(),
+                        what: format!("no address of the family of {to} to send from"),
+                    }),
+                },
+                Output::Connect { conn, to } => match source(&self.addresses, to) {
+                    Some(ip) => self.tcp.connect(index, conn, ip, to, clock, &mut self.inbox, out),
+                    None => self.inbox.push_back((index, TcpInput::Closed(conn))),
+                },
+                Output::Write { conn, data } => {
+                    let lost = self.tcp.write(index, conn, data, clock, &mut self.inbox, out);
+                    if lost > 0 {
+                        out.events.push(Event::Warning {
+                            node: self.name.clone(),
+                            what: format!("program wrote {lost} bytes more than its connection had space for"),
+                        });
+                    }
+                }
+                Output::Close { conn } => self.tcp.close(index, conn, clock, &mut self.inbox, out),
+                Output::Event(event) => out.events.push(event),
+            }
+        }
+        if let Some((deadline, _)) = program.poll_timeout() {
+            let at_ns = clock.ns(deadline).max(clock.now_ns());
+            // Re-arming later is lazy: the earlier entry stays, and looks again when it comes up.
+            if slot.armed_ns.is_none_or(|armed| at_ns < armed) {
+                slot.armed_ns = Some(at_ns);
+                out.timers.push((at_ns, TimerKey::Program(index)));
+            }
+        }
+    }
+}
+
+/// The host's address to reach `to` from.
+fn source(addresses: &[IpAddr], to: SocketAddr) -> Option<IpAddr> {
+    addresses.iter().copied().find(|ip| ip.is_ipv4() == to.is_ipv4())
+}

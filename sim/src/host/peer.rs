@@ -1,0 +1,167 @@
+//! The peer as a program, with the tunnel's users beside it.
+
+use super::app::{AppOutput, Apps, FlowSpec};
+use super::{ConnId, Input, Output, Program};
+use crate::world::{Epoch, nanos};
+use peer::{Peer, Transmit, Via};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Instant;
+use trace::{Event, Name, Path};
+
+/// UDP port of a peer's data socket: the default of Tailscale's `tailscaled --port`.
+pub const PEER_PORT: u16 = 41641;
+
+/// A peer and the programs that use its tunnel.
+pub struct PeerProgram {
+    name: Name,
+    peer: Peer,
+    apps: Apps,
+    out: VecDeque<Output>,
+}
+
+impl PeerProgram {
+    /// Puts a peer and its users together.
+    pub fn new(name: Name, peer: Peer, flows: Vec<FlowSpec>, epoch: Epoch, now: Instant) -> PeerProgram {
+        let apps = Apps::new(name.clone(), flows, epoch, now);
+        PeerProgram { name, peer, apps, out: VecDeque::new() }
+    }
+
+    /// Carries packets between tunnel and programs, and events to the log, until both are quiet.
+    fn pump(&mut self, now: Instant) {
+        loop {
+            let mut quiet = true;
+            while let Some(event) = self.peer.poll_event() {
+                quiet = false;
+                self.on_event(event, now);
+            }
+            while let Some(output) = self.apps.poll_output() {
+                quiet = false;
+                match output {
+                    AppOutput::Packet(packet) => self.peer.handle(peer::Input::Packet(&packet), now),
+                    AppOutput::Event(event) => self.out.push_back(Output::Event(event)),
+                }
+            }
+            if self.apps.wants_names() {
+                self.apps.resolve(|name| self.peer.tunnel_address(name));
+            }
+            if self.apps.poll_timeout().is_some_and(|(at, _)| at <= now) {
+                quiet = false;
+                self.apps.handle_timeout(now);
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: peer::Event, now: Instant) {
+        let host = self.name.clone();
+        let event = match event {
+            peer::Event::Packet { peer, data, via } => {
+                self.apps.handle_packet(&peer, &data, path(&via), now);
+                return;
+            }
+            peer::Event::Registered { tunnel } => {
+                self.apps.set_address(tunnel);
+                Event::Registered { host, tunnel }
+            }
+            peer::Event::Coordinator { state, address, reason } => {
+                Event::Coordinator { host, state: server_state(state), address, reason: reason.to_string() }
+            }
+            peer::Event::Relay { relay, state, address, reason } => {
+                Event::Relay { host, relay, state: server_state(state), address, reason: reason.to_string() }
+            }
+            peer::Event::Reflexive { server, mapped, rtt } => {
+                Event::Reflexive { host, server, mapped, rtt_ns: nanos(rtt) }
+            }
+            peer::Event::NatLearned { mapping_varies, udp_blocked, candidates } => {
+                Event::NatLearned { host, mapping_varies, udp_blocked, candidates }
+            }
+            peer::Event::Candidates { peer, candidates, via } => {
+                Event::Candidates { host, peer, candidates, via: via.into() }
+            }
+            peer::Event::Probe { peer, to, attempt, why } => Event::Probe { host, peer, to, attempt, why: why.into() },
+            peer::Event::Validated { peer, address, rtt } => {
+                Event::Validated { host, peer, address, rtt_ns: nanos(rtt) }
+            }
+            peer::Event::PathChanged { peer, path: to, reason } => {
+                let (address, relay) = match &to {
+                    Some(Via::Relay(relay)) => (None, Some(relay.clone())),
+                    Some(Via::Direct(address) | Via::Lan(address)) => (Some(*address), None),
+                    None => (None, None),
+                };
+                let path = to.as_ref().map(path);
+                Event::PathChanged { host, peer, path, address, relay, reason: reason.to_string() }
+            }
+            peer::Event::Session { peer, initiator } => Event::Session { host, peer, initiator },
+            peer::Event::Warning { what } => Event::Warning { node: host, what },
+        };
+        self.out.push_back(Output::Event(event));
+    }
+}
+
+fn path(via: &Via) -> Path {
+    match via {
+        Via::Relay(_) => Path::Relay,
+        Via::Direct(_) => Path::Direct,
+        Via::Lan(_) => Path::Lan,
+    }
+}
+
+fn server_state(state: peer::ServerState) -> trace::ServerState {
+    match state {
+        peer::ServerState::Connecting => trace::ServerState::Connecting,
+        peer::ServerState::Connected => trace::ServerState::Connected,
+        peer::ServerState::Failed => trace::ServerState::Failed,
+        peer::ServerState::Closed => trace::ServerState::Closed,
+    }
+}
+
+impl Program for PeerProgram {
+    fn udp_ports(&self) -> Vec<u16> {
+        vec![PEER_PORT]
+    }
+
+    fn handle(&mut self, input: Input<'_>, now: Instant) {
+        let conn = |conn: ConnId| peer::ConnId(conn.0 as u32);
+        match input {
+            Input::Addresses(ips) => {
+                let addresses: Vec<SocketAddr> = ips.iter().map(|ip| SocketAddr::new(*ip, PEER_PORT)).collect();
+                self.peer.handle(peer::Input::Addresses(&addresses), now);
+            }
+            Input::Datagram { from, data, .. } => self.peer.handle(peer::Input::Datagram { from, data }, now),
+            Input::Connected { conn: id } => self.peer.handle(peer::Input::Connected(conn(id)), now),
+            Input::Stream { conn: id, data } => self.peer.handle(peer::Input::Stream(conn(id), data), now),
+            Input::Writable { conn: id, space } => self.peer.handle(peer::Input::Writable(conn(id), space), now),
+            Input::Closed { conn: id } => self.peer.handle(peer::Input::Closed(conn(id)), now),
+            // A peer listens on no TCP port.
+            Input::Accepted { .. } => {}
+        }
+        self.pump(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.peer.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.peer.handle_timeout(now);
+        }
+        self.apps.handle_timeout(now);
+        self.pump(now);
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        [self.peer.poll_timeout(), self.apps.poll_timeout()].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        if let Some(output) = self.out.pop_front() {
+            return Some(output);
+        }
+        Some(match self.peer.poll_transmit()? {
+            Transmit::Datagram { to, data } => Output::Datagram { port: PEER_PORT, to, data },
+            Transmit::Connect { conn, to } => Output::Connect { conn: ConnId(conn.0.into()), to },
+            Transmit::Write { conn, data } => Output::Write { conn: ConnId(conn.0.into()), data },
+            Transmit::Close(conn) => Output::Close { conn: ConnId(conn.0.into()) },
+        })
+    }
+}

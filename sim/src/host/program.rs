@@ -1,0 +1,124 @@
+//! What runs on a host. Our own peer, relay, STUN server and coordination server are programs; foreign traversal code
+//! plugs in at the same place.
+
+use bytes::Bytes;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+/// A TCP connection of one program. The program chooses the numbers of those that it opens, from 0; the host those of the
+/// ones that it accepts, from [`ConnId::FIRST_ACCEPTED`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+impl ConnId {
+    /// Number of the first accepted connection.
+    pub const FIRST_ACCEPTED: u64 = 1 << 32;
+}
+
+/// What a host tells a program.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The host's addresses, at the start and whenever they change.
+    Addresses(&'a [IpAddr]),
+    /// A datagram for one of its UDP ports.
+    Datagram {
+        /// The local port.
+        port: u16,
+        /// Who sent it, as seen here.
+        from: SocketAddr,
+        /// The payload.
+        data: &'a Bytes,
+    },
+    /// Somebody connected to one of its TCP ports.
+    Accepted {
+        /// The new connection.
+        conn: ConnId,
+        /// The local port.
+        port: u16,
+        /// Who, as seen here.
+        from: SocketAddr,
+    },
+    /// A connection that it opened is established.
+    Connected {
+        /// Which.
+        conn: ConnId,
+    },
+    /// Bytes in order.
+    Stream {
+        /// Which connection.
+        conn: ConnId,
+        /// The bytes.
+        data: &'a Bytes,
+    },
+    /// How many bytes the connection would take now; told whenever it has grown.
+    Writable {
+        /// Which connection.
+        conn: ConnId,
+        /// Bytes.
+        space: usize,
+    },
+    /// The connection is gone: refused, reset, timed out, or closed by the other side. Its number is not used again.
+    Closed {
+        /// Which connection.
+        conn: ConnId,
+    },
+}
+
+/// What a program asks of its host.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a datagram.
+    Datagram {
+        /// The local port, one of [`Program::udp_ports`].
+        port: u16,
+        /// Destination.
+        to: SocketAddr,
+        /// Payload.
+        data: Bytes,
+    },
+    /// Open a TCP connection.
+    Connect {
+        /// Its number, not used before.
+        conn: ConnId,
+        /// Destination.
+        to: SocketAddr,
+    },
+    /// Write to a connection. What exceeds its space is an error of the program and reported as such.
+    Write {
+        /// Which connection.
+        conn: ConnId,
+        /// The bytes.
+        data: Bytes,
+    },
+    /// Close a connection after what was written has gone out.
+    Close {
+        /// Which connection.
+        conn: ConnId,
+    },
+    /// Something for the log.
+    Event(trace::Event),
+}
+
+/// A program on a simulated host, sans-IO: mutate, then drain [`poll_output`](Program::poll_output), then ask for the
+/// deadline.
+pub trait Program {
+    /// The UDP ports it binds when it starts.
+    fn udp_ports(&self) -> Vec<u16>;
+
+    /// The TCP ports it listens on when it starts.
+    fn tcp_ports(&self) -> Vec<u16> {
+        Vec::new()
+    }
+
+    /// Something came in.
+    fn handle(&mut self, input: Input<'_>, now: Instant);
+
+    /// Time has come to, or past, the deadline.
+    fn handle_timeout(&mut self, now: Instant);
+
+    /// When it wants to be called next, and what for.
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)>;
+
+    /// What it wants done; called until there is no more.
+    fn poll_output(&mut self) -> Option<Output>;
+}

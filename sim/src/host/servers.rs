@@ -1,0 +1,204 @@
+//! The servers of a tunnel network as programs: relay, STUN server, coordination server.
+
+use super::{ConnId, Input, Output, Program};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+use trace::{Event, Name};
+
+/// STUN's registered port (RFC 8489 §18.6).
+pub const STUN_PORT: u16 = 3478;
+/// Where a relay listens: 443, and 80 for networks that let out nothing else.
+pub const RELAY_PORTS: [u16; 2] = [443, 80];
+/// Where the coordination server listens.
+pub const COORDINATOR_PORTS: [u16; 2] = [443, 80];
+
+/// A STUN server.
+pub struct StunProgram {
+    server: stun::server::Server,
+    addresses: Vec<IpAddr>,
+    out: VecDeque<Output>,
+}
+
+impl StunProgram {
+    /// A server without an alternate address.
+    pub fn new() -> StunProgram {
+        StunProgram { server: stun::server::Server::new(), addresses: Vec::new(), out: VecDeque::new() }
+    }
+}
+
+impl Default for StunProgram {
+    fn default() -> Self {
+        StunProgram::new()
+    }
+}
+
+impl Program for StunProgram {
+    fn udp_ports(&self) -> Vec<u16> {
+        vec![STUN_PORT]
+    }
+
+    fn handle(&mut self, input: Input<'_>, _: Instant) {
+        match input {
+            Input::Addresses(addresses) => self.addresses = addresses.to_vec(),
+            Input::Datagram { port, from, data } => {
+                let ip = self.addresses.iter().copied().find(|ip| ip.is_ipv4() == from.is_ipv4());
+                let Some(ip) = ip else { return };
+                if let Some(response) = self.server.respond(SocketAddr::new(ip, port), from, data) {
+                    let data = Bytes::from(response.data);
+                    self.out.push_back(Output::Datagram { port, to: response.to, data });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, _: Instant) {}
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        None
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+}
+
+/// A DERP server with a STUN server beside it.
+pub struct RelayProgram {
+    name: Name,
+    derp: derp::server::Server,
+    stun: StunProgram,
+}
+
+impl RelayProgram {
+    /// Puts the servers together.
+    pub fn new(name: Name, derp: derp::server::Server) -> RelayProgram {
+        RelayProgram { name, derp, stun: StunProgram::new() }
+    }
+}
+
+impl Program for RelayProgram {
+    fn udp_ports(&self) -> Vec<u16> {
+        self.stun.udp_ports()
+    }
+
+    fn tcp_ports(&self) -> Vec<u16> {
+        RELAY_PORTS.to_vec()
+    }
+
+    fn handle(&mut self, input: Input<'_>, now: Instant) {
+        match input {
+            Input::Addresses(_) | Input::Datagram { .. } => self.stun.handle(input, now),
+            Input::Accepted { conn, from, .. } => self.derp.accepted(derp::server::ConnId(conn.0), from, now),
+            Input::Stream { conn, data } => self.derp.handle_stream(derp::server::ConnId(conn.0), data, now),
+            Input::Writable { conn, space } => self.derp.writable(derp::server::ConnId(conn.0), space, now),
+            Input::Closed { conn } => self.derp.closed(derp::server::ConnId(conn.0), now),
+            Input::Connected { .. } => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.derp.handle_timeout(now);
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.derp.poll_timeout()
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        if let Some(output) = self.stun.poll_output() {
+            return Some(output);
+        }
+        if let Some(transmit) = self.derp.poll_transmit() {
+            return Some(match transmit {
+                derp::server::ServerTransmit::Write { conn, data } => Output::Write { conn: ConnId(conn.0), data },
+                derp::server::ServerTransmit::Close { conn } => Output::Close { conn: ConnId(conn.0) },
+            });
+        }
+        while let Some(event) = self.derp.poll_event() {
+            if let Some(what) = relay_words(&event) {
+                return Some(Output::Event(Event::Warning { node: self.name.clone(), what }));
+            }
+        }
+        None
+    }
+}
+
+/// What of a relay's events is worth a line in the log: the rest shows in its packets.
+fn relay_words(event: &derp::server::ServerEvent) -> Option<String> {
+    match event {
+        derp::server::ServerEvent::Dropped { bytes, why, .. } => {
+            let why = match why {
+                derp::server::DropReason::UnknownDestination => "its receiver is not connected here",
+                derp::server::DropReason::QueueFull => "its receiver's queue is full",
+            };
+            Some(format!("relay dropped a packet of {bytes} bytes: {why}"))
+        }
+        _ => None,
+    }
+}
+
+/// The coordination server.
+pub struct CoordinatorProgram {
+    name: Name,
+    server: coord::server::Server,
+}
+
+impl CoordinatorProgram {
+    /// Wraps the core.
+    pub fn new(name: Name, server: coord::server::Server) -> CoordinatorProgram {
+        CoordinatorProgram { name, server }
+    }
+}
+
+impl Program for CoordinatorProgram {
+    fn udp_ports(&self) -> Vec<u16> {
+        Vec::new()
+    }
+
+    fn tcp_ports(&self) -> Vec<u16> {
+        COORDINATOR_PORTS.to_vec()
+    }
+
+    fn handle(&mut self, input: Input<'_>, now: Instant) {
+        match input {
+            Input::Accepted { conn, from, .. } => self.server.accepted(coord::server::ConnId(conn.0), from, now),
+            Input::Stream { conn, data } => self.server.handle_stream(coord::server::ConnId(conn.0), data, now),
+            Input::Writable { conn, space } => self.server.writable(coord::server::ConnId(conn.0), space, now),
+            Input::Closed { conn } => self.server.closed(coord::server::ConnId(conn.0), now),
+            Input::Addresses(_) | Input::Datagram { .. } | Input::Connected { .. } => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.server.handle_timeout(now);
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.server.poll_timeout()
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        if let Some(transmit) = self.server.poll_transmit() {
+            return Some(match transmit {
+                coord::server::ServerTransmit::Write { conn, data } => Output::Write { conn: ConnId(conn.0), data },
+                coord::server::ServerTransmit::Close { conn } => Output::Close { conn: ConnId(conn.0) },
+            });
+        }
+        while let Some(event) = self.server.poll_event() {
+            if let Some(what) = coordinator_words(&event) {
+                return Some(Output::Event(Event::Warning { node: self.name.clone(), what }));
+            }
+        }
+        None
+    }
+}
+
+fn coordinator_words(event: &coord::server::ServerEvent) -> Option<String> {
+    match event {
+        coord::server::ServerEvent::Rejected { remote, error, .. } => Some(format!("rejected {remote}: {error}")),
+        _ => None,
+    }
+}

@@ -1,0 +1,257 @@
+//! A host's TCP connections: which segment belongs to which, and what their programs hear of it.
+
+use super::{ConnId, Effects, Refusal, TcpInput, TimerKey};
+use crate::packet::Packet;
+use crate::world::Clock;
+use bytes::Bytes;
+use indexmap::IndexMap;
+use rand::{Rng, RngExt};
+use rand_chacha::ChaCha12Rng;
+use rustc_hash::FxBuildHasher;
+use slab::Slab;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use ::tcp::{Config, Connection, Event, Segment};
+
+/// Linux's default `net.ipv4.ip_local_port_range`.
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
+
+type Inbox = VecDeque<(u32, TcpInput)>;
+
+struct Conn {
+    connection: Connection,
+    local: SocketAddr,
+    remote: SocketAddr,
+    owner: u32,
+    id: ConnId,
+    /// The program has heard of it and not yet of its end.
+    known: bool,
+    /// What the program believes it may still write.
+    credit: usize,
+    armed_ns: Option<u64>,
+}
+
+/// All connections of a host.
+pub(super) struct TcpStack {
+    listeners: BTreeMap<u16, u32>,
+    conns: Slab<Conn>,
+    by_tuple: IndexMap<(SocketAddr, SocketAddr), u32, FxBuildHasher>,
+    by_id: IndexMap<(u32, ConnId), u32, FxBuildHasher>,
+    accepted: u64,
+    rng: ChaCha12Rng,
+}
+
+impl TcpStack {
+    pub(super) fn new(rng: ChaCha12Rng) -> TcpStack {
+        TcpStack {
+            listeners: BTreeMap::new(),
+            conns: Slab::new(),
+            by_tuple: IndexMap::default(),
+            by_id: IndexMap::default(),
+            accepted: 0,
+            rng,
+        }
+    }
+
+    pub(super) fn listen(&mut self, port: u16, owner: u32) {
+        self.listeners.insert(port, owner);
+    }
+
+    /// Closes the listeners and connections of a program that has ended, without telling it.
+    pub(super) fn close_all_of(&mut self, owner: u32, clock: &Clock, inbox: &mut Inbox, out: &mut Effects) {
+        self.listeners.retain(|_, o| *o != owner);
+        let slots: Vec<u32> = self.by_id.iter().filter(|((o, _), _)| *o == owner).map(|(_, slot)| *slot).collect();
+        self.by_id.retain(|(o, _), _| *o != owner);
+        for slot in slots {
+            let conn = &mut self.conns[slot as usize];
+            conn.known = false;
+            conn.connection.close();
+            self.service(slot, clock, inbox, out);
+        }
+    }
+
+    pub(super) fn connect(
+        &mut self,
+        owner: u32,
+        id: ConnId,
+        ip: IpAddr,
+        to: SocketAddr,
+        clock: &Clock,
+        inbox: &mut Inbox,
+        out: &mut Effects,
+    ) {
+        // RFC 6056 §3.3.1: a random start, then the next port that is free towards this destination.
+        let span = u32::from(EPHEMERAL.end() - EPHEMERAL.start()) + 1;
+        let start = self.rng.random_range(0..span);
+        let free = (0..span)
+            .map(|i| SocketAddr::new(ip, EPHEMERAL.start() + ((start + i) % span) as u16))
+            .find(|local| !self.by_tuple.contains_key(&(*local, to)));
+        let Some(local) = free else {
+            inbox.push_back((owner, TcpInput::Closed(id)));
+            return;
+        };
+        let connection = Connection::connect(Config::default(), self.rng.next_u32(), clock.now());
+        let slot = self.insert(Conn { connection, local, remote: to, owner, id, known: true, credit: 0, armed_ns: None });
+        self.service(slot, clock, inbox, out);
+    }
+
+    fn insert(&mut self, conn: Conn) -> u32 {
+        let tuple = (conn.local, conn.remote);
+        let key = (conn.owner, conn.id);
+        let slot = self.conns.insert(conn) as u32;
+        self.by_tuple.insert(tuple, slot);
+        self.by_id.insert(key, slot);
+        slot
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        src: SocketAddr,
+        dst: SocketAddr,
+        segment: Segment,
+        clock: &Clock,
+        inbox: &mut Inbox,
+        out: &mut Effects,
+    ) -> Result<(), Refusal> {
+        let existing = self.by_tuple.get(&(dst, src)).copied();
+        // A new connection may take the place of one that only waits for late segments (RFC 9293 §3.10.7.4).
+        let replaced = existing.filter(|slot| self.conns[*slot as usize].connection.is_replaceable_by(&segment));
+        if let Some(slot) = replaced {
+            self.remove(slot);
+        }
+        let slot = match existing.filter(|_| replaced.is_none()) {
+            Some(slot) => slot,
+            None => {
+                let listener = self.listeners.get(&dst.port()).copied();
+                let Some(owner) = listener.filter(|_| opens(&segment)) else {
+                    // RFC 9293 §3.10.7.1: a segment for a closed port is answered with a reset.
+                    if let Some(reset) = Segment::reset_for(&segment) {
+                        out.packets.push(Packet::tcp(dst, src, reset));
+                    }
+                    return Err("connection-refused");
+                };
+                let id = ConnId(ConnId::FIRST_ACCEPTED + self.accepted);
+                self.accepted += 1;
+                let connection = Connection::accept(Config::default(), self.rng.next_u32(), &segment, clock.now());
+                let conn = Conn { connection, local: dst, remote: src, owner, id, known: false, credit: 0, armed_ns: None };
+                let slot = self.insert(conn);
+                self.service(slot, clock, inbox, out);
+                return Ok(());
+            }
+        };
+        self.conns[slot as usize].connection.handle(&segment, clock.now());
+        self.service(slot, clock, inbox, out);
+        Ok(())
+    }
+
+    /// Returns how many bytes did not fit.
+    pub(super) fn write(
+        &mut self,
+        owner: u32,
+        id: ConnId,
+        data: Bytes,
+        clock: &Clock,
+        inbox: &mut Inbox,
+        out: &mut Effects,
+    ) -> usize {
+        // A connection that has just ended: the program will hear of it.
+        let Some(&slot) = self.by_id.get(&(owner, id)) else { return 0 };
+        let conn = &mut self.conns[slot as usize];
+        let len = data.len();
+        let taken = conn.connection.write(data);
+        conn.credit = conn.credit.saturating_sub(len);
+        self.service(slot, clock, inbox, out);
+        len - taken
+    }
+
+    pub(super) fn close(&mut self, owner: u32, id: ConnId, clock: &Clock, inbox: &mut Inbox, out: &mut Effects) {
+        let Some(slot) = self.by_id.swap_remove(&(owner, id)) else { return };
+        let conn = &mut self.conns[slot as usize];
+        conn.known = false;
+        conn.connection.close();
+        self.service(slot, clock, inbox, out);
+    }
+
+    pub(super) fn handle_timer(&mut self, slot: u32, at_ns: u64, clock: &Clock, inbox: &mut Inbox, out: &mut Effects) {
+        let Some(conn) = self.conns.get_mut(slot as usize) else { return };
+        if conn.armed_ns != Some(at_ns) {
+            return;
+        }
+        conn.armed_ns = None;
+        if conn.connection.poll_timeout().is_some_and(|(deadline, _)| deadline <= clock.now()) {
+            conn.connection.handle_timeout(clock.now());
+        }
+        self.service(slot, clock, inbox, out);
+    }
+
+    fn remove(&mut self, slot: u32) {
+        let conn = self.conns.remove(slot as usize);
+        self.by_tuple.swap_remove(&(conn.local, conn.remote));
+        self.by_id.swap_remove(&(conn.owner, conn.id));
+    }
+
+    /// Takes out of a connection whatever it has to say and to send.
+    fn service(&mut self, slot: u32, clock: &Clock, inbox: &mut Inbox, out: &mut Effects) {
+        let conn = &mut self.conns[slot as usize];
+        let (owner, id) = (conn.owner, conn.id);
+        while let Some(event) = conn.connection.poll_event() {
+            match event {
+                Event::Connected => {
+                    if id.0 >= ConnId::FIRST_ACCEPTED {
+                        if self.by_id.contains_key(&(owner, id)) {
+                            conn.known = true;
+                            let input = TcpInput::Accepted { conn: id, port: conn.local.port(), from: conn.remote };
+                            inbox.push_back((owner, input));
+                        }
+                    } else if conn.known {
+                        inbox.push_back((owner, TcpInput::Connected(id)));
+                    }
+                }
+                Event::Readable => {
+                    while let Some(data) = conn.connection.read() {
+                        if conn.known {
+                            inbox.push_back((owner, TcpInput::Stream(id, data)));
+                        }
+                    }
+                }
+                Event::Writable => {}
+                // Nobody here keeps a half-closed connection: close our side as well.
+                Event::PeerClosed => {
+                    conn.connection.close();
+                    tell_closed(conn, inbox);
+                }
+                Event::Closed | Event::Reset | Event::TimedOut => tell_closed(conn, inbox),
+            }
+        }
+        let space = conn.connection.writable();
+        if conn.known && space > conn.credit {
+            conn.credit = space;
+            inbox.push_back((owner, TcpInput::Writable(id, space)));
+        }
+        while let Some(segment) = conn.connection.poll_transmit(clock.now()) {
+            out.packets.push(Packet::tcp(conn.local, conn.remote, segment));
+        }
+        if conn.connection.is_closed() {
+            return self.remove(slot);
+        }
+        if let Some((deadline, _)) = conn.connection.poll_timeout() {
+            let at_ns = clock.ns(deadline).max(clock.now_ns());
+            if conn.armed_ns.is_none_or(|armed| at_ns < armed) {
+                conn.armed_ns = Some(at_ns);
+                out.timers.push((at_ns, TimerKey::Conn(slot)));
+            }
+        }
+    }
+}
+
+/// A SYN that asks a listener for a connection.
+fn opens(segment: &Segment) -> bool {
+    segment.flags.syn() && !segment.flags.ack() && !segment.flags.rst()
+}
+
+fn tell_closed(conn: &mut Conn, inbox: &mut Inbox) {
+    if conn.known {
+        conn.known = false;
+        inbox.push_back((conn.owner, TcpInput::Closed(conn.id)));
+    }
+}

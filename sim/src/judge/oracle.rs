@@ -1,0 +1,196 @@
+//! The route oracle: what path a pair can have, from the scenario alone and without running anything.
+//!
+//! Rules: behaviours compose along a chain of boxes to the worst of each axis; two sides meet in the innermost realm that
+//! holds the outer end of both chains. With STUN, simultaneous opens and peer-reflexive learning (RFC 8445 §7.3.1.3), but
+//! without port prediction, a pair of classes connects exactly where RFC 4787's definitions let it.
+
+use crate::scenario::{Attachment, Host, Router, Scenario};
+use nat::{Filtering, FirewallConfig, Hairpin, Inbound, Mapping, PortAllocation, Proto};
+use trace::Path;
+
+/// Whether a direct path exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direct {
+    /// No sequence of packets opens one.
+    No,
+    /// It depends on a port that a NAT happens to choose.
+    Perhaps,
+    /// Simultaneous opening makes one.
+    Yes,
+}
+
+/// What the oracle says of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Whether they can talk directly.
+    pub direct: Direct,
+    /// Whether a direct path would stay inside one LAN.
+    pub lan: bool,
+    /// Whether both can reach a relay over TCP 443 or 80.
+    pub relay: bool,
+}
+
+impl Route {
+    /// The path the pair should end on; `None` where luck decides.
+    pub fn path(self) -> Option<Option<Path>> {
+        match (self.direct, self.relay) {
+            (Direct::Yes, _) if self.lan => Some(Some(Path::Lan)),
+            (Direct::Yes, _) => Some(Some(Path::Direct)),
+            (Direct::No, true) => Some(Some(Path::Relay)),
+            (Direct::No, false) => Some(None),
+            (Direct::Perhaps, _) => None,
+        }
+    }
+}
+
+/// The composed behaviour of the boxes between a host and a realm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Class {
+    mapping: Mapping,
+    filtering: Filtering,
+    /// A mapping that varies, but whose port may be guessed: it keeps or counts.
+    guessable: bool,
+    udp: bool,
+}
+
+impl Class {
+    const OPEN: Class = Class {
+        mapping: Mapping::EndpointIndependent,
+        filtering: Filtering::EndpointIndependent,
+        guessable: false,
+        udp: true,
+    };
+
+    fn through(self, router: &Router) -> Class {
+        let mut class = self;
+        if let Some(nat) = &router.nat {
+            class.mapping = class.mapping.max(nat.mapping);
+            // The tables of Linux filter by address and port whatever else they do.
+            let filtering = if nat.conntrack.is_some() { Filtering::AddressAndPortDependent } else { nat.filtering };
+            class.filtering = class.filtering.max(filtering);
+            class.guessable |= nat.mapping != Mapping::EndpointIndependent && nat.allocation != PortAllocation::Random;
+        }
+        if let Some(firewall) = &router.firewall {
+            if firewall.inbound == Inbound::Stateful {
+                class.filtering = Filtering::AddressAndPortDependent;
+            }
+            class.udp &= passes(firewall, Proto::Udp, None);
+        }
+        class
+    }
+
+    fn varies(self) -> bool {
+        self.mapping != Mapping::EndpointIndependent
+    }
+}
+
+/// Whether a firewall lets `proto` out to `port`, or to any port at all.
+fn passes(firewall: &FirewallConfig, proto: Proto, port: Option<u16>) -> bool {
+    if proto == Proto::Udp && firewall.udp_blocked {
+        return false;
+    }
+    let Some(allowed) = &firewall.outbound else { return true };
+    allowed.iter().any(|allow| allow.proto == proto && port.is_none_or(|port| allow.ports.contains(port)))
+}
+
+/// Whether two classes that know each other's reflexive addresses connect.
+fn connects(a: Class, b: Class) -> Direct {
+    if !(a.udp && b.udp) {
+        return Direct::No;
+    }
+    let strictness = |c: Class| c.filtering as u8;
+    let sure = match (a.varies(), b.varies()) {
+        (false, false) => true,
+        // The easy side's packet to the hard side's address opens an address-dependent filter, whatever the port.
+        (true, false) => b.filtering != Filtering::AddressAndPortDependent,
+        (false, true) => a.filtering != Filtering::AddressAndPortDependent,
+        (true, true) => strictness(a) + strictness(b) <= 1,
+    };
+    if sure {
+        Direct::Yes
+    } else if a.guessable || b.guessable {
+        Direct::Perhaps
+    } else {
+        Direct::No
+    }
+}
+
+/// The routers between a host and the internet, innermost first.
+fn chain<'a>(scenario: &'a Scenario, host: &Host) -> Vec<(&'a str, &'a Router)> {
+    let mut routers = Vec::new();
+    let mut at = &host.attached;
+    while let Attachment::Behind(name) = at {
+        let Some((name, router)) = scenario.routers.get_key_value(name) else { break };
+        routers.push((name.as_str(), router));
+        at = &router.uplink;
+    }
+    routers
+}
+
+/// What path `a` and `b` can have; `None` if either is no host of the scenario.
+pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
+    let a = chain(scenario, scenario.hosts.get(a)?);
+    let b = chain(scenario, scenario.hosts.get(b)?);
+    let reaches = |chain: &[(&str, &Router)]| {
+        [443, 80].iter().any(|port| {
+            chain.iter().filter_map(|(_, r)| r.firewall.as_ref()).all(|f| passes(f, Proto::Tcp, Some(*port)))
+        })
+    };
+    let relay = reaches(&a) && reaches(&b);
+    let shared = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x.0 == y.0).count();
+    let (inner_a, inner_b) = (&a[..a.len() - shared], &b[..b.len() - shared]);
+    if shared > 0 && inner_a.is_empty() && inner_b.is_empty() {
+        return Some(Route { direct: Direct::Yes, lan: true, relay });
+    }
+    let class = |boxes: &[(&str, &Router)]| boxes.iter().fold(Class::OPEN, |class, (_, router)| class.through(router));
+    if shared == 0 {
+        return Some(Route { direct: connects(class(&a), class(&b)), lan: false, relay });
+    }
+    // They meet inside the innermost router that both are behind. A side that is attached there directly is known by its
+    // local address, and the other's packets reach it unless its own network uses the same addresses.
+    let meeting = a[a.len() - shared].1;
+    let (near, far) = if inner_a.is_empty() { (inner_a, inner_b) } else { (inner_b, inner_a) };
+    let overlaps = near.is_empty() && far.iter().any(|(_, router)| router.lan == meeting.lan);
+    let local = if near.is_empty() && !overlaps { connects(Class::OPEN, class(far)) } else { Direct::No };
+    // Otherwise each knows only the other's outermost address, and the box that has it must turn packets around.
+    let outermost = a.last().map(|(_, router)| *router);
+    let hairpin = outermost.and_then(|r| r.nat.as_ref()).is_some_and(|nat| nat.hairpin != Hairpin::Off);
+    let around = if hairpin { connects(class(&a), class(&b)) } else { Direct::No };
+    Some(Route { direct: local.max(around), lan: false, relay })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(word: &str) -> Class {
+        let (mapping, filtering) = match word {
+            "PUBLIC" => return Class::OPEN,
+            "FW-APDF" => return Class { filtering: Filtering::AddressAndPortDependent, ..Class::OPEN },
+            "UDP-BLOCKED" => return Class { udp: false, ..Class::OPEN },
+            _ => word.split_once('+').expect("MAPPING+FILTERING"),
+        };
+        Class {
+            mapping: mapping.to_lowercase().parse().expect("a mapping"),
+            filtering: filtering.to_lowercase().parse().expect("a filtering"),
+            guessable: false,
+            udp: true,
+        }
+    }
+
+    /// The table was computed from the definitions of RFC 4787 by playing the packets of both sides.
+    #[test]
+    fn agrees_with_the_whole_pair_matrix() {
+        let mut cells = 0;
+        for line in include_str!("../../tests/data/pair_matrix.csv").lines().skip(1) {
+            let mut fields = line.split(',');
+            let (Some(a), Some(b), Some(direct)) = (fields.next(), fields.next(), fields.next()) else {
+                panic!("short line: {line}");
+            };
+            let expected = if direct == "1" { Direct::Yes } else { Direct::No };
+            assert_eq!(connects(class(a), class(b)), expected, "{a} with {b}");
+            cells += 1;
+        }
+        assert_eq!(cells, 144);
+    }
+}

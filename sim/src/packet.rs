@@ -1,0 +1,286 @@
+//! The packets of the simulated network: typed, so that a hop costs no parsing; bytes only for captures and the tunnel.
+
+use bytes::Bytes;
+use etherparse::{
+    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header,
+    NetSlice, SlicedPacket, TcpHeader, TcpOptionElement, TransportSlice, UdpHeader,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use tcp::{Flags, Options, Segment, Timestamps};
+use trace::{Payload, Proto};
+
+/// Time to live of a new packet: the value recommended by IANA's "IP option numbers" registry and Linux's default.
+pub const DEFAULT_TTL: u8 = 64;
+
+/// One IP packet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Packet {
+    /// Number, unique in a run; stays through translations.
+    pub id: u64,
+    /// Source; the port of an ICMP message is its identifier, or 0.
+    pub src: SocketAddr,
+    /// Destination; the port of an ICMP message is its identifier, or 0.
+    pub dst: SocketAddr,
+    /// Time to live.
+    pub ttl: u8,
+    /// What it carries.
+    pub body: Body,
+}
+
+/// What an IP packet carries.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Body {
+    /// A UDP datagram.
+    Udp(Bytes),
+    /// A TCP segment.
+    Tcp(Segment),
+    /// An ICMP echo request or reply (RFC 792).
+    Echo {
+        /// A reply rather than a request.
+        reply: bool,
+        /// Sequence number.
+        seq: u16,
+        /// What is echoed.
+        data: Bytes,
+    },
+}
+
+impl Packet {
+    /// A UDP datagram.
+    pub fn udp(src: SocketAddr, dst: SocketAddr, data: Bytes) -> Packet {
+        Packet { id: 0, src, dst, ttl: DEFAULT_TTL, body: Body::Udp(data) }
+    }
+
+    /// A TCP segment.
+    pub fn tcp(src: SocketAddr, dst: SocketAddr, segment: Segment) -> Packet {
+        Packet { id: 0, src, dst, ttl: DEFAULT_TTL, body: Body::Tcp(segment) }
+    }
+
+    /// Its transport.
+    pub fn proto(&self) -> Proto {
+        match self.body {
+            Body::Udp(_) => Proto::Udp,
+            Body::Tcp(_) => Proto::Tcp,
+            Body::Echo { .. } => Proto::Icmp,
+        }
+    }
+
+    /// Length of the IP packet in bytes, headers included.
+    pub fn wire_len(&self) -> usize {
+        let ip = if self.src.is_ipv4() { Ipv4Header::MIN_LEN } else { Ipv6Header::LEN };
+        ip + match &self.body {
+            Body::Udp(data) => UdpHeader::LEN + data.len(),
+            Body::Tcp(segment) => segment.wire_len(),
+            Body::Echo { data, .. } => 8 + data.len(),
+        }
+    }
+
+    /// The bytes a program put into it (for TCP: this segment's).
+    pub fn payload(&self) -> &[u8] {
+        match &self.body {
+            Body::Udp(data) | Body::Echo { data, .. } => data,
+            Body::Tcp(segment) => &segment.payload,
+        }
+    }
+
+    /// What the payload is, told from its first bytes.
+    pub fn payload_kind(&self) -> Payload {
+        match &self.body {
+            Body::Tcp(_) => Payload::Tcp,
+            Body::Echo { .. } => Payload::Icmp,
+            Body::Udp(data) => match data.first() {
+                Some(0 | 1) if stun::message::is_stun(data) => Payload::Stun,
+                Some(b'T') if disco::looks_like_disco(data) => Payload::Disco,
+                // WireGuard: type, then three zero bytes.
+                Some(1..=3) if data.get(1..4) == Some(&[0, 0, 0]) => Payload::Handshake,
+                Some(4) if data.get(1..4) == Some(&[0, 0, 0]) => Payload::Tunnel,
+                _ => Payload::Other,
+            },
+        }
+    }
+
+    /// Writes the IP packet with correct lengths and checksums.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let transport = self.encode_transport();
+        let len = transport.header.len() + self.payload().len();
+        match (self.src.ip(), self.dst.ip()) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let mut ip = Ipv4Header {
+                    total_len: (Ipv4Header::MIN_LEN + len) as u16,
+                    identification: self.id as u16,
+                    dont_fragment: true,
+                    time_to_live: self.ttl,
+                    protocol: transport.number,
+                    source: src.octets(),
+                    destination: dst.octets(),
+                    ..Ipv4Header::default()
+                };
+                ip.header_checksum = ip.calc_header_checksum();
+                out.extend_from_slice(&ip.to_bytes());
+            }
+            (src, dst) => {
+                let ip = Ipv6Header {
+                    traffic_class: 0,
+                    flow_label: Ipv6FlowLabel::ZERO,
+                    payload_length: len as u16,
+                    next_header: transport.number,
+                    hop_limit: self.ttl,
+                    source: v6(src).octets(),
+                    destination: v6(dst).octets(),
+                };
+                out.extend_from_slice(&ip.to_bytes());
+            }
+        }
+        out.extend_from_slice(&transport.header);
+        out.extend_from_slice(self.payload());
+    }
+
+    fn encode_transport(&self) -> Transport {
+        let (src, dst) = (self.src.ip(), self.dst.ip());
+        match &self.body {
+            Body::Udp(data) => {
+                let mut udp = UdpHeader {
+                    source_port: self.src.port(),
+                    destination_port: self.dst.port(),
+                    length: (UdpHeader::LEN + data.len()) as u16,
+                    checksum: 0,
+                };
+                udp.checksum = match (src, dst) {
+                    (IpAddr::V4(s), IpAddr::V4(d)) => udp.calc_checksum_ipv4_raw(s.octets(), d.octets(), data),
+                    _ => udp.calc_checksum_ipv6_raw(v6(src).octets(), v6(dst).octets(), data),
+                }
+                .unwrap_or_default();
+                Transport { number: IpNumber::UDP, header: udp.to_bytes().to_vec() }
+            }
+            Body::Tcp(segment) => {
+                let mut tcp = tcp_header(self.src.port(), self.dst.port(), segment);
+                tcp.checksum = match (src, dst) {
+                    (IpAddr::V4(s), IpAddr::V4(d)) => tcp.calc_checksum_ipv4_raw(s.octets(), d.octets(), &segment.payload),
+                    _ => tcp.calc_checksum_ipv6_raw(v6(src).octets(), v6(dst).octets(), &segment.payload),
+                }
+                .unwrap_or_default();
+                Transport { number: IpNumber::TCP, header: tcp.to_bytes().to_vec() }
+            }
+            Body::Echo { reply, seq, data } => {
+                let id = if *reply { self.dst.port() } else { self.src.port() };
+                let echo = IcmpEchoHeader { id, seq: *seq };
+                if src.is_ipv4() {
+                    let kind = if *reply { Icmpv4Type::EchoReply(echo) } else { Icmpv4Type::EchoRequest(echo) };
+                    let header = Icmpv4Header::with_checksum(kind, data).to_bytes().to_vec();
+                    Transport { number: IpNumber::ICMP, header }
+                } else {
+                    let kind = if *reply { Icmpv6Type::EchoReply(echo) } else { Icmpv6Type::EchoRequest(echo) };
+                    let header = Icmpv6Header::with_checksum(kind, v6(src).octets(), v6(dst).octets(), data)
+                        .map(|h| h.to_bytes().to_vec())
+                        .unwrap_or_default();
+                    Transport { number: IpNumber::IPV6_ICMP, header }
+                }
+            }
+        }
+    }
+
+    /// Reads an IP packet; `None` for anything that is not a whole UDP, TCP or echo packet.
+    pub fn decode(bytes: &Bytes) -> Option<Packet> {
+        let sliced = SlicedPacket::from_ip(bytes).ok()?;
+        let (src, dst, ttl) = match sliced.net? {
+            NetSlice::Ipv4(ip) => (
+                IpAddr::V4(ip.header().source_addr()),
+                IpAddr::V4(ip.header().destination_addr()),
+                ip.header().ttl(),
+            ),
+            NetSlice::Ipv6(ip) => (
+                IpAddr::V6(ip.header().source_addr()),
+                IpAddr::V6(ip.header().destination_addr()),
+                ip.header().hop_limit(),
+            ),
+            NetSlice::Arp(_) => return None,
+        };
+        let (src_port, dst_port, body) = match sliced.transport? {
+            TransportSlice::Udp(udp) => {
+                (udp.source_port(), udp.destination_port(), Body::Udp(bytes.slice_ref(udp.payload())))
+            }
+            TransportSlice::Tcp(tcp) => {
+                let options = read_options(tcp.options_iterator());
+                let segment = Segment {
+                    seq: tcp.sequence_number(),
+                    ack: tcp.acknowledgment_number(),
+                    // The control bits stand in the 14th byte of the header (RFC 9293 §3.1).
+                    flags: Flags::from_bits(tcp.slice()[13]),
+                    window: tcp.window_size(),
+                    options,
+                    payload: bytes.slice_ref(tcp.payload()),
+                };
+                (tcp.source_port(), tcp.destination_port(), Body::Tcp(segment))
+            }
+            TransportSlice::Icmpv4(icmp) => {
+                let (reply, echo) = match icmp.icmp_type() {
+                    Icmpv4Type::EchoRequest(echo) => (false, echo),
+                    Icmpv4Type::EchoReply(echo) => (true, echo),
+                    _ => return None,
+                };
+                echo_body(reply, echo, bytes.slice_ref(icmp.payload()))
+            }
+            TransportSlice::Icmpv6(icmp) => {
+                let (reply, echo) = match icmp.icmp_type() {
+                    Icmpv6Type::EchoRequest(echo) => (false, echo),
+                    Icmpv6Type::EchoReply(echo) => (true, echo),
+                    _ => return None,
+                };
+                echo_body(reply, echo, bytes.slice_ref(icmp.payload()))
+            }
+            _ => return None,
+        };
+        Some(Packet { id: 0, src: (src, src_port).into(), dst: (dst, dst_port).into(), ttl, body })
+    }
+}
+
+struct Transport {
+    number: IpNumber,
+    header: Vec<u8>,
+}
+
+fn v6(ip: IpAddr) -> Ipv6Addr {
+    match ip {
+        IpAddr::V4(ip) => Ipv4Addr::to_ipv6_mapped(&ip),
+        IpAddr::V6(ip) => ip,
+    }
+}
+
+/// An echo's identifier stands where a port would: on the side that asked.
+fn echo_body(reply: bool, echo: IcmpEchoHeader, data: Bytes) -> (u16, u16, Body) {
+    let (src, dst) = if reply { (0, echo.id) } else { (echo.id, 0) };
+    (src, dst, Body::Echo { reply, seq: echo.seq, data })
+}
+
+fn tcp_header(src_port: u16, dst_port: u16, segment: &Segment) -> TcpHeader {
+    let mut tcp = TcpHeader::new(src_port, dst_port, segment.seq, segment.window);
+    tcp.acknowledgment_number = segment.ack;
+    tcp.syn = segment.flags.syn();
+    tcp.ack = segment.flags.ack();
+    tcp.fin = segment.flags.fin();
+    tcp.rst = segment.flags.rst();
+    tcp.psh = segment.flags.contains(Flags::PSH);
+    let mut raw = Vec::with_capacity(40);
+    segment.options.encode(&mut raw);
+    tcp.set_options_raw(&raw).expect("options fit into 40 bytes by construction");
+    tcp
+}
+
+fn read_options(elements: etherparse::TcpOptionsIterator<'_>) -> Options {
+    let mut options = Options::default();
+    for element in elements.map_while(Result::ok) {
+        match element {
+            TcpOptionElement::MaximumSegmentSize(mss) => options.mss = Some(mss),
+            TcpOptionElement::WindowScale(shift) => options.window_scale = Some(shift),
+            TcpOptionElement::SelectiveAcknowledgementPermitted => options.sack_permitted = true,
+            TcpOptionElement::SelectiveAcknowledgement(first, rest) => {
+                for block in std::iter::once(first).chain(rest.into_iter().flatten()) {
+                    options.sack.push(block.0, block.1);
+                }
+            }
+            TcpOptionElement::Timestamp(value, echo) => options.timestamps = Some(Timestamps { value, echo }),
+            TcpOptionElement::Noop => {}
+        }
+    }
+    options
+}

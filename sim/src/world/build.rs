@@ -1,0 +1,331 @@
+//! A scenario and its topology become a world: keys are made, programs are put on their hosts.
+
+use super::net::{Inner, Parent, Router, Site};
+use super::{Agenda, Captures, Clock, Entry, Log, Options, Seed, World, nanos};
+use crate::host::{
+    COORDINATOR_PORTS, CoordinatorProgram, Effects, FlowSpec, Host, MARKER, PeerProgram, Program, RELAY_PORTS, RelayProgram,
+    STUN_PORT, StunProgram,
+};
+use crate::scenario::{Scenario, Traffic};
+use crate::topology::{COORDINATOR, Node, NodeIdx, Topology};
+use coord::RelayInfo;
+use indexmap::IndexMap;
+use link::Link;
+use nat::{Firewall, Middlebox, Nat};
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use trace::{Event, Name, NodeKind};
+
+/// Unix time at the start of every run: 2026-01-01T00:00:00Z. WireGuard's handshakes carry a wall clock (its paper, §5.1).
+const EPOCH: Duration = Duration::from_secs(1_767_225_600);
+
+/// Region numbers of STUN servers that stand alone begin here; relays count from 1.
+const STUN_ONLY_REGIONS: u16 = 1000;
+
+/// Why a world could not be built from a topology.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The topology lacks a node that the scenario names.
+    #[error("{0} is not in the topology")]
+    Missing(String),
+}
+
+/// How a program is made, at the start and after a restart.
+#[derive(Debug, Clone)]
+pub(super) enum Recipe {
+    Peer { name: Name, coordinator: Vec<SocketAddr>, coordinator_key: [u8; 32], flows: Vec<FlowSpec> },
+    Relay { name: Name },
+    Stun,
+    Coordinator { name: Name, relays: Vec<RelayInfo> },
+}
+
+/// A program's place and recipe, how often it was started, and what a restart keeps.
+pub(super) struct Starter {
+    node: u32,
+    slot: u32,
+    recipe: Recipe,
+    starts: u32,
+    kept: Option<Box<dyn Program>>,
+}
+
+impl World {
+    /// Builds the world of a scenario.
+    pub fn new(scenario: &Scenario, topology: &Topology, seed: Seed, options: Options) -> Result<World, BuildError> {
+        let clock = Clock::new();
+        let regions = topology.regions.len() as u32;
+        let pairs = (0..regions).flat_map(|a| (0..regions).map(move |b| (a, b)));
+        let mut world = World {
+            sites: topology.nodes.iter().map(|node| site(node, seed, options)).collect(),
+            by_name: topology.by_name.iter().map(|(name, node)| (name.to_string(), *node)).collect(),
+            internet: topology.internet.clone(),
+            latency_ns: pairs.map(|(a, b)| nanos(topology.one_way(a, b))).collect(),
+            regions,
+            starters: Vec::new(),
+            timeline: scenario.timeline.clone(),
+            until_ns: nanos(scenario.until),
+            clock,
+            agenda: Agenda::default(),
+            seed,
+            options,
+            log: Log::new(options.log),
+            captures: options.capture.then(Captures::default),
+            plaintext: memchr::memmem::Finder::new(MARKER.as_slice()),
+            violations: 0,
+            failure: None,
+            packets: 0,
+            events: 0,
+            steps: VecDeque::new(),
+            effects: Effects::default(),
+        };
+        world.describe(topology);
+        world.install(scenario, topology)?;
+        for (i, timed) in scenario.timeline.iter().enumerate() {
+            world.agenda.push(nanos(timed.at), Entry::Script(i as u32));
+        }
+        Ok(world)
+    }
+
+    /// Writes the topology into the log.
+    fn describe(&mut self, topology: &Topology) {
+        for node in &topology.nodes {
+            let behind = match node.parent {
+                crate::topology::Parent::Internet => None,
+                crate::topology::Parent::Router(router) => Some(topology.node(router).name.clone()),
+            };
+            let event = Event::Node {
+                node: node.name.clone(),
+                kind: node.kind,
+                behind,
+                region: topology.regions[node.region as usize].clone(),
+                address: node.address,
+                about: node.router.as_ref().map(|r| r.about.clone()).unwrap_or_default(),
+            };
+            self.log.push(0, event);
+        }
+    }
+
+    /// Puts the programs on their hosts; servers start at once, peers when the scenario says.
+    fn install(&mut self, scenario: &Scenario, topology: &Topology) -> Result<(), BuildError> {
+        let address = |name: &str| {
+            let node = topology.find(name).ok_or_else(|| BuildError::Missing(name.to_owned()))?;
+            Ok((node, topology.node(node).address))
+        };
+        let mut relays = Vec::new();
+        for (i, name) in scenario.relays.keys().enumerate() {
+            let (_, ip) = address(name)?;
+            relays.push(RelayInfo {
+                region: i as u16 + 1,
+                name: name.clone(),
+                key: derp::PrivateKey::from_bytes(self.key("relay", name, 0)).public().0,
+                addr: ip,
+                derp_ports: RELAY_PORTS.to_vec(),
+                stun: vec![SocketAddr::new(ip, STUN_PORT)],
+            });
+        }
+        for (i, (name, server)) in scenario.stuns.iter().enumerate() {
+            let (_, ip) = address(name)?;
+            let stun = SocketAddr::new(ip, STUN_PORT);
+            // One that stands in a relay's region measures the same way; others tell of no relay.
+            let beside = scenario.relays.values().position(|relay| relay.region == server.region);
+            match beside {
+                Some(relay) => relays[relay].stun.push(stun),
+                None => relays.push(RelayInfo {
+                    region: STUN_ONLY_REGIONS + i as u16,
+                    name: name.clone(),
+                    key: [0; 32],
+                    addr: ip,
+                    derp_ports: Vec::new(),
+                    stun: vec![stun],
+                }),
+            }
+        }
+        for name in scenario.relays.keys() {
+            let (node, _) = address(name)?;
+            self.place(node, Recipe::Relay { name: name.as_str().into() }, Duration::ZERO);
+        }
+        for name in scenario.stuns.keys() {
+            let (node, _) = address(name)?;
+            self.place(node, Recipe::Stun, Duration::ZERO);
+        }
+        let (node, ip) = address(COORDINATOR)?;
+        self.place(node, Recipe::Coordinator { name: COORDINATOR.into(), relays }, Duration::ZERO);
+        let coordinator: Vec<_> = COORDINATOR_PORTS.iter().map(|port| SocketAddr::new(ip, *port)).collect();
+        let coordinator_key = coord::public_key(&self.key("coordinator", COORDINATOR, 0));
+        for (name, host) in &scenario.hosts {
+            let (node, _) = address(name)?;
+            let flows = flows_of(name, &scenario.traffic);
+            let name: Name = name.as_str().into();
+            let coordinator = coordinator.clone();
+            self.place(node, Recipe::Peer { name, coordinator, coordinator_key, flows }, host.start);
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, node: NodeIdx, recipe: Recipe, start: Duration) {
+        let Inner::Host(host) = &mut self.sites[node as usize].body else { return };
+        let slot = host.reserve();
+        self.starters.push(Starter { node, slot, recipe, starts: 0, kept: None });
+        self.agenda.push(nanos(start), Entry::Start { node, slot });
+    }
+
+    /// The private key of a node for one purpose; `start` counts for keys that are new at each start.
+    fn key(&self, purpose: &str, name: &str, start: u32) -> [u8; 32] {
+        self.seed.bytes(&format!("{purpose} key {start} of {name}"))
+    }
+
+    /// Starts the program of a place.
+    pub(super) fn start(&mut self, node: u32, slot: u32) {
+        let Some(i) = self.starters.iter().position(|s| s.node == node && s.slot == slot) else { return };
+        let program = match self.starters[i].kept.take() {
+            Some(program) => program,
+            None => {
+                let program = self.make(&self.starters[i].recipe, self.starters[i].starts);
+                self.starters[i].starts += 1;
+                program
+            }
+        };
+        if let Inner::Host(host) = &mut self.sites[node as usize].body {
+            let mut effects = std::mem::take(&mut self.effects);
+            host.start(slot, program, &self.clock, &mut effects);
+            self.apply(node, effects);
+            self.drain();
+        }
+    }
+
+    /// Ends every program of a node; says which places are empty now. The coordination server's records live on, as if
+    /// it kept them on disk.
+    pub(super) fn stop_programs(&mut self, node: u32) -> Vec<u32> {
+        let mut stopped = Vec::new();
+        for i in 0..self.starters.len() {
+            let starter = &self.starters[i];
+            if starter.node != node {
+                continue;
+            }
+            let slot = starter.slot;
+            let keeps = matches!(starter.recipe, Recipe::Coordinator { .. });
+            if let Inner::Host(host) = &mut self.sites[node as usize].body {
+                let mut effects = std::mem::take(&mut self.effects);
+                let program = host.stop(slot, &self.clock, &mut effects);
+                self.starters[i].kept = program.filter(|_| keeps);
+                self.apply(node, effects);
+                self.drain();
+            }
+            stopped.push(slot);
+        }
+        stopped
+    }
+
+    fn make(&self, recipe: &Recipe, start: u32) -> Box<dyn Program> {
+        let now = self.clock.now();
+        let rng = |what: &str, name: &str| self.seed.chacha(&format!("{what} {start} {name}"));
+        match recipe {
+            Recipe::Peer { name, coordinator, coordinator_key, flows } => {
+                let config = peer::Config {
+                    name: name.to_string(),
+                    keys: peer::Keys {
+                        node: self.key("node", name, 0),
+                        disco: self.key("disco", name, start),
+                        machine: self.key("machine", name, 0),
+                    },
+                    coordinator: coordinator.clone(),
+                    coordinator_key: *coordinator_key,
+                    epoch: EPOCH + Duration::from_nanos(self.clock.now_ns()),
+                    policy: peer::Policy::default(),
+                };
+                let peer = peer::Peer::new(config, rng("peer", name), now);
+                Box::new(PeerProgram::new(name.clone(), peer, flows.clone(), self.clock.epoch(), now))
+            }
+            Recipe::Relay { name } => {
+                let key = derp::PrivateKey::from_bytes(self.key("relay", name, 0));
+                let config = derp::server::ServerConfig::default();
+                let server = derp::server::Server::new(config, key, rng("relay", name), now);
+                Box::new(RelayProgram::new(name.clone(), server))
+            }
+            Recipe::Stun => Box::new(StunProgram::new()),
+            Recipe::Coordinator { name, relays } => {
+                let config = coord::server::ServerConfig::new(self.key("coordinator", name, 0), relays.clone());
+                let server = coord::server::Server::new(config, rng("coordinator", name), now);
+                Box::new(CoordinatorProgram::new(name.clone(), server))
+            }
+        }
+    }
+}
+
+fn site(node: &Node, seed: Seed, options: Options) -> Site {
+    let name = &node.name;
+    let cable = |config: &link::LinkConfig, way: &str| Link::new(*config, seed.pcg(&format!("link {name} {way}")));
+    let body = match &node.router {
+        Some(plan) => {
+            let mut nat = plan.nat.clone().map(|config| {
+                let external: Vec<IpAddr> = plan.external.clone();
+                Nat::new(config, external, seed.pcg(&format!("nat {name}")))
+            });
+            if let Some(nat) = &mut nat {
+                nat.set_events(options.log);
+            }
+            Inner::Router(Box::new(Router {
+                nat,
+                firewall: plan.firewall.clone().map(Firewall::new),
+                inside: plan.inside.clone(),
+                lan: plan.lan,
+                gateway: plan.gateway,
+                off: false,
+                armed_ns: None,
+                lan_name: format!("{name}.lan").into(),
+                wan_name: format!("{name}.wan").into(),
+            }))
+        }
+        None => {
+            let rng = seed.chacha(&format!("host {name}"));
+            Inner::Host(Box::new(Host::new(name.clone(), vec![node.address], rng, options.timers)))
+        }
+    };
+    debug_assert_eq!(node.router.is_some(), node.kind == NodeKind::Router);
+    Site {
+        name: name.clone(),
+        parent: match node.parent {
+            crate::topology::Parent::Internet => Parent::Internet { region: node.region },
+            crate::topology::Parent::Router(router) => Parent::Router(router),
+        },
+        up: cable(&node.up, "up"),
+        down: cable(&node.down, "down"),
+        up_name: format!("{name}.up").into(),
+        down_name: format!("{name}.down").into(),
+        body,
+    }
+}
+
+/// The sides of the flows that a host has. Flows between one pair carry a number from the second of a kind on.
+fn flows_of(host: &str, traffic: &[Traffic]) -> Vec<FlowSpec> {
+    let mut seen: IndexMap<String, u32> = IndexMap::new();
+    let mut flows = Vec::new();
+    for (i, t) in traffic.iter().enumerate() {
+        let kind = match t.kind {
+            trace::FlowKind::Ping => "ping",
+            trace::FlowKind::Voice => "voice",
+            trace::FlowKind::Bulk => "bulk",
+        };
+        let name = format!("{kind} {} {}", t.from, t.to);
+        let count = seen.entry(name.clone()).or_default();
+        *count += 1;
+        let name: Name = if *count == 1 { name.into() } else { format!("{name} {count}").into() };
+        let initiator = t.from == host;
+        if !initiator && t.to != host {
+            continue;
+        }
+        flows.push(FlowSpec {
+            index: i as u32,
+            name,
+            kind: t.kind,
+            initiator,
+            other: if initiator { t.to.as_str() } else { t.from.as_str() }.into(),
+            at: t.at,
+            stop: t.stop,
+            interval: t.interval,
+            size: t.size,
+            bytes: t.bytes,
+        });
+    }
+    flows
+}

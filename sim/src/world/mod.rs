@@ -1,0 +1,187 @@
+//! The simulated world: an agenda of what is still to happen, and what it happens to.
+//!
+//! One entry of the agenda is handled and everything that it causes in the same instant is drained before the next one.
+//! One world is one thread.
+
+mod agenda;
+mod build;
+mod clock;
+mod log;
+mod net;
+mod rng;
+mod script;
+
+pub use agenda::Agenda;
+pub use build::BuildError;
+pub use clock::{Clock, Epoch, nanos};
+pub use log::{Captures, Log};
+pub use rng::Seed;
+
+use crate::host::{Effects, TimerKey};
+use crate::scenario::Timed;
+use indexmap::IndexMap;
+use net::{Inner, Site, Step};
+use rustc_hash::FxBuildHasher;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+use trace::Event;
+
+/// What a run is to keep and to check.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Keep the events.
+    pub log: bool,
+    /// Log every timer of a core with its reason.
+    pub timers: bool,
+    /// Keep the packets of every interface.
+    pub capture: bool,
+    /// Look for plaintext of the tunnel in every packet on a wire.
+    pub checks: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { log: true, timers: true, capture: false, checks: true }
+    }
+}
+
+/// Entries a run may process before it is stopped as runaway: the shipped scenarios need less than a hundredth of it.
+pub const MAX_EVENTS: u64 = 1_000_000_000;
+
+enum Entry {
+    /// A packet goes on.
+    Packet(Step),
+    /// A core on a host wanted to be called.
+    Timer { node: u32, key: TimerKey, at_ns: u64 },
+    /// A binding of a router may have expired.
+    Expiry { node: u32, at_ns: u64 },
+    /// An entry of the scenario's timeline.
+    Script(u32),
+    /// A host's peer starts, or a stopped program starts again.
+    Start { node: u32, slot: u32 },
+    /// A rebooting router is back.
+    RouterOn(u32),
+}
+
+/// A running world.
+pub struct World {
+    clock: Clock,
+    agenda: Agenda<Entry>,
+    sites: Vec<Site>,
+    by_name: IndexMap<String, u32, FxBuildHasher>,
+    /// Who is where on the internet.
+    internet: IndexMap<IpAddr, u32, FxBuildHasher>,
+    /// One-way delay from region to region, row by row.
+    latency_ns: Vec<u64>,
+    regions: u32,
+    starters: Vec<build::Starter>,
+    timeline: Vec<Timed>,
+    until_ns: u64,
+    seed: Seed,
+    options: Options,
+    log: Log,
+    captures: Option<Captures>,
+    plaintext: memchr::memmem::Finder<'static>,
+    violations: u64,
+    failure: Option<std::io::Error>,
+    packets: u64,
+    events: u64,
+    steps: VecDeque<Step>,
+    effects: Effects,
+}
+
+/// What a world leaves behind.
+pub struct Outcome {
+    /// Its events.
+    pub records: Vec<trace::Record>,
+    /// Its packets, if they were kept.
+    pub captures: Option<Captures>,
+    /// Packets sent by hosts and servers.
+    pub packets: u64,
+    /// Entries of the agenda that were processed.
+    pub events: u64,
+}
+
+impl World {
+    /// Nanoseconds since the start.
+    pub fn now_ns(&self) -> u64 {
+        self.clock.now_ns()
+    }
+
+    /// Packets that hosts have sent so far.
+    pub fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    /// Entries of the agenda that were processed so far.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// The events so far.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Handles the next entry of the agenda and all that it causes in the same instant. False when the run is over.
+    pub fn step(&mut self) -> bool {
+        if self.agenda.next_at().is_none_or(|at| at > self.until_ns) || self.events >= MAX_EVENTS {
+            return false;
+        }
+        let Some((at_ns, entry)) = self.agenda.pop() else { return false };
+        if !self.clock.advance_to(at_ns) {
+            let detail = format!("an entry for {at_ns} ns came up at {} ns", self.clock.now_ns());
+            self.violation("event-in-the-past", detail);
+        }
+        self.events += 1;
+        match entry {
+            Entry::Packet(step) => self.travel(step),
+            Entry::Timer { node, key, at_ns } => {
+                if let Inner::Host(host) = &mut self.sites[node as usize].body {
+                    let mut effects = std::mem::take(&mut self.effects);
+                    host.handle_timer(at_ns, key, &self.clock, &mut effects);
+                    self.apply(node, effects);
+                    self.drain();
+                }
+            }
+            Entry::Expiry { node, at_ns } => self.expire(node, at_ns),
+            Entry::Script(index) => self.act(index as usize),
+            Entry::Start { node, slot } => self.start(node, slot),
+            Entry::RouterOn(node) => self.router_on(node),
+        }
+        true
+    }
+
+    /// Runs to the end of the scenario.
+    pub fn run(mut self) -> Result<Outcome, std::io::Error> {
+        while self.step() {}
+        if self.events >= MAX_EVENTS {
+            self.violation("runaway", format!("stopped after {MAX_EVENTS} events"));
+        }
+        self.clock.advance_to(self.until_ns);
+        self.log.push(self.clock.now_ns(), Event::End { events: self.events });
+        if let Some(error) = self.failure {
+            return Err(error);
+        }
+        Ok(Outcome {
+            records: self.log.into_records(),
+            captures: self.captures,
+            packets: self.packets,
+            events: self.events,
+        })
+    }
+
+    /// Runs until a time, for those who look into a world as it goes.
+    pub fn run_until(&mut self, time: Duration) {
+        let until_ns = nanos(time).min(self.until_ns);
+        while self.agenda.next_at().is_some_and(|at| at <= until_ns) && self.step() {}
+        self.clock.advance_to(until_ns);
+    }
+
+    fn violation(&mut self, invariant: &'static str, detail: String) {
+        self.violations += 1;
+        tracing::error!(invariant, detail, "invariant violated");
+        self.log.push(self.clock.now_ns(), Event::Violation { invariant: invariant.into(), detail });
+    }
+}

@@ -1,0 +1,493 @@
+//! How packets move: cables, routers, and the internet between them.
+
+use super::{Entry, World};
+use crate::host::{Effects, Host};
+use crate::packet::{Body, Packet};
+use indexmap::IndexMap;
+use link::{Link, Sent};
+use nat::{Firewall, Middlebox, Nat, Side, Verdict};
+use rustc_hash::FxBuildHasher;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+use trace::{Event, Name};
+
+/// A node of the topology, running.
+pub(super) struct Site {
+    pub(super) name: Name,
+    pub(super) parent: Parent,
+    pub(super) up: Link,
+    pub(super) down: Link,
+    /// Names for the log: "takkie.up", "takkie.down".
+    pub(super) up_name: Name,
+    pub(super) down_name: Name,
+    pub(super) body: Inner,
+}
+
+/// What a node hangs off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parent {
+    /// The internet, in a region.
+    Internet { region: u32 },
+    /// A router's inside.
+    Router(u32),
+}
+
+/// What a node is made of.
+pub(super) enum Inner {
+    Host(Box<Host>),
+    Router(Box<Router>),
+}
+
+/// A router, running.
+pub(super) struct Router {
+    pub(super) nat: Option<Nat>,
+    pub(super) firewall: Option<Firewall>,
+    /// Who is where on the inside.
+    pub(super) inside: IndexMap<IpAddr, u32, FxBuildHasher>,
+    pub(super) lan: (IpAddr, u8),
+    pub(super) gateway: IpAddr,
+    pub(super) off: bool,
+    pub(super) armed_ns: Option<u64>,
+    pub(super) lan_name: Name,
+    pub(super) wan_name: Name,
+}
+
+/// A packet at a place, still to be handled in this instant.
+pub(super) enum Step {
+    /// At the lower end of a node's cable, on the way up.
+    Leave(u32, Packet),
+    /// At the upper end of a node's cable, coming up.
+    Climbed(u32, Packet),
+    /// At the upper end of a node's cable, on the way down.
+    Descend(u32, Packet),
+    /// At the lower end of a node's cable: it has arrived at the node.
+    Arrive(u32, Packet),
+}
+
+impl World {
+    /// Carries a packet on until it waits in a cable, arrives or is lost.
+    pub(super) fn travel(&mut self, step: Step) {
+        self.steps.push_back(step);
+        self.drain();
+    }
+
+    /// Carries on everything that is under way in this instant.
+    pub(super) fn drain(&mut self) {
+        while let Some(step) = self.steps.pop_front() {
+            match step {
+                Step::Leave(node, packet) => self.leave(node, packet),
+                Step::Climbed(node, packet) => self.climbed(node, packet),
+                Step::Descend(node, packet) => self.descend(node, packet),
+                Step::Arrive(node, packet) => self.arrive(node, packet),
+            }
+        }
+    }
+
+    /// Onto the node's cable, upwards.
+    fn leave(&mut self, node: u32, packet: Packet) {
+        let now = self.clock.now();
+        let site = &mut self.sites[node as usize];
+        match site.up.send(packet.wire_len(), now) {
+            Sent::Deliver { at, .. } => {
+                let at_ns = self.clock.ns(at);
+                match site.parent {
+                    Parent::Router(_) => self.later(at_ns, Step::Climbed(node, packet)),
+                    Parent::Internet { region } => match self.internet.get(&packet.dst.ip()) {
+                        Some(&to) => {
+                            let Parent::Internet { region: far } = self.sites[to as usize].parent else { return };
+                            let delay_ns = self.latency_ns[(region * self.regions + far) as usize];
+                            self.later(at_ns + delay_ns, Step::Descend(to, packet));
+                        }
+                        None => self.later(at_ns, Step::Climbed(node, packet)),
+                    },
+                }
+            }
+            Sent::Drop(reason) => {
+                let name = site.up_name.clone();
+                self.dropped(&name, &packet, reason.as_str());
+            }
+        }
+    }
+
+    /// Out of the upper end of the cable of `child`: at the inside of its router, or in an internet with no route.
+    fn climbed(&mut self, child: u32, packet: Packet) {
+        let Parent::Router(node) = self.sites[child as usize].parent else {
+            let internet: Name = "internet".into();
+            self.dropped(&internet, &packet, "no-route");
+            return;
+        };
+        self.from_inside(node, packet);
+    }
+
+    fn descend(&mut self, node: u32, packet: Packet) {
+        let now = self.clock.now();
+        let site = &mut self.sites[node as usize];
+        match site.down.send(packet.wire_len(), now) {
+            Sent::Deliver { at, .. } => {
+                let at_ns = self.clock.ns(at);
+                self.later(at_ns, Step::Arrive(node, packet));
+            }
+            Sent::Drop(reason) => {
+                let name = site.down_name.clone();
+                self.dropped(&name, &packet, reason.as_str());
+            }
+        }
+    }
+
+    /// A step without delay is taken at once, without a way through the agenda.
+    fn later(&mut self, at_ns: u64, step: Step) {
+        if at_ns <= self.clock.now_ns() {
+            self.steps.push_back(step);
+        } else {
+            self.agenda.push(at_ns, Entry::Packet(step));
+        }
+    }
+
+    fn arrive(&mut self, node: u32, packet: Packet) {
+        let clock = &self.clock;
+        let site = &mut self.sites[node as usize];
+        let Inner::Host(host) = &mut site.body else {
+            self.from_outside(node, packet);
+            return;
+        };
+        if self.log.enabled() || self.captures.is_some() {
+            let name = site.name.clone();
+            let stub = Stub::of(&packet);
+            if let Some(captures) = &mut self.captures {
+                note(&mut self.failure, captures.packet(&name, clock.now_ns(), &packet));
+            }
+            let mut effects = std::mem::take(&mut self.effects);
+            match host.receive(packet, clock, &mut effects) {
+                Ok(()) => {
+                    let Stub { id, src, dst, payload, .. } = stub;
+                    self.log.push(self.clock.now_ns(), Event::Delivered { node: name, id, src, dst, payload });
+                }
+                Err(reason) => self.log.push(self.clock.now_ns(), stub.dropped(name, reason)),
+            }
+            self.apply(node, effects);
+        } else {
+            let mut effects = std::mem::take(&mut self.effects);
+            // Nobody listens: a refused packet has had its answer, if any, by now.
+            let _ = host.receive(packet, clock, &mut effects);
+            self.apply(node, effects);
+        }
+    }
+
+    /// Does what a host asked for.
+    pub(super) fn apply(&mut self, node: u32, mut effects: Effects) {
+        for event in effects.events.drain(..) {
+            self.log.push(self.clock.now_ns(), event);
+        }
+        for (at_ns, key) in effects.timers.drain(..) {
+            self.agenda.push(at_ns, Entry::Timer { node, key, at_ns });
+        }
+        for mut packet in effects.packets.drain(..) {
+            packet.id = self.packets;
+            self.packets += 1;
+            self.emit(node, packet);
+        }
+        self.effects = effects;
+    }
+
+    /// A host's packet goes onto its wire.
+    fn emit(&mut self, node: u32, packet: Packet) {
+        let site = &self.sites[node as usize];
+        if self.options.checks && self.plaintext.find(packet.payload()).is_some() {
+            let detail = format!("{} sent packet {} with plaintext of the tunnel to {}", site.name, packet.id, packet.dst);
+            self.violation("plaintext", detail);
+            return;
+        }
+        if self.log.enabled() {
+            let sent = Event::Sent {
+                node: site.name.clone(),
+                id: packet.id,
+                proto: packet.proto(),
+                src: packet.src,
+                dst: packet.dst,
+                bytes: packet.wire_len() as u32,
+                payload: packet.payload_kind(),
+            };
+            self.log.push(self.clock.now_ns(), sent);
+        }
+        if let Some(captures) = &mut self.captures {
+            note(&mut self.failure, captures.packet(&site.name, self.clock.now_ns(), &packet));
+        }
+        self.steps.push_back(Step::Leave(node, packet));
+    }
+
+    /// A router got a packet from one of its hosts.
+    fn from_inside(&mut self, node: u32, mut packet: Packet) {
+        let now = self.clock.now();
+        let now_ns = self.clock.now_ns();
+        let Some((name, router)) = self.router(node) else { return };
+        let (lan_name, wan_name) = (router.lan_name.clone(), router.wan_name.clone());
+        if let Some(captures) = &mut self.captures {
+            note(&mut self.failure, captures.packet(&lan_name, now_ns, &packet));
+        }
+        let Some((_, router)) = self.router(node) else { return };
+        if router.off {
+            return self.dropped(&name, &packet, "router-off");
+        }
+        // Inside one network the router is but a switch.
+        if let Some(&to) = router.inside.get(&packet.dst.ip()) {
+            return self.steps.push_back(Step::Descend(to, packet));
+        }
+        if packet.dst.ip() == router.gateway || in_network(router.lan, packet.dst.ip()) {
+            return self.dropped(&name, &packet, "no-such-host");
+        }
+        if packet.ttl <= 1 {
+            return self.dropped(&name, &packet, "ttl-expired");
+        }
+        packet.ttl -= 1;
+        let before = (packet.src, packet.dst);
+        let verdict = through(router, Side::Inside, &mut packet, now);
+        self.middlebox_events(node);
+        match verdict {
+            Ok(Side::Outside) => {
+                self.translated(&name, before, &packet);
+                if let Some(captures) = &mut self.captures {
+                    note(&mut self.failure, captures.packet(&wan_name, now_ns, &packet));
+                }
+                self.steps.push_back(Step::Leave(node, packet));
+            }
+            Ok(Side::Inside) => {
+                self.translated(&name, before, &packet);
+                self.deliver_inside(node, &name, packet);
+            }
+            Err(reason) => self.dropped(&name, &packet, reason.as_str()),
+        }
+    }
+
+    /// A router got a packet from its uplink.
+    fn from_outside(&mut self, node: u32, mut packet: Packet) {
+        let now = self.clock.now();
+        let now_ns = self.clock.now_ns();
+        let Some((name, router)) = self.router(node) else { return };
+        let wan_name = router.wan_name.clone();
+        if let Some(captures) = &mut self.captures {
+            note(&mut self.failure, captures.packet(&wan_name, now_ns, &packet));
+        }
+        let Some((_, router)) = self.router(node) else { return };
+        if router.off {
+            return self.dropped(&name, &packet, "router-off");
+        }
+        if packet.ttl <= 1 {
+            return self.dropped(&name, &packet, "ttl-expired");
+        }
+        packet.ttl -= 1;
+        let before = (packet.src, packet.dst);
+        let verdict = through(router, Side::Outside, &mut packet, now);
+        self.middlebox_events(node);
+        match verdict {
+            Ok(Side::Inside) => {
+                self.translated(&name, before, &packet);
+                self.deliver_inside(node, &name, packet);
+            }
+            Ok(Side::Outside) => self.dropped(&name, &packet, "no-route"),
+            Err(reason) => self.dropped(&name, &packet, reason.as_str()),
+        }
+    }
+
+    fn deliver_inside(&mut self, node: u32, name: &Name, packet: Packet) {
+        let now_ns = self.clock.now_ns();
+        let Some((_, router)) = self.router(node) else { return };
+        let Some(&to) = router.inside.get(&packet.dst.ip()) else {
+            return self.dropped(name, &packet, "no-such-host");
+        };
+        let lan_name = router.lan_name.clone();
+        if let Some(captures) = &mut self.captures {
+            note(&mut self.failure, captures.packet(&lan_name, now_ns, &packet));
+        }
+        self.steps.push_back(Step::Descend(to, packet));
+    }
+
+    fn router(&mut self, node: u32) -> Option<(Name, &mut Router)> {
+        let site = &mut self.sites[node as usize];
+        match &mut site.body {
+            Inner::Router(router) => Some((site.name.clone(), router)),
+            Inner::Host(_) => None,
+        }
+    }
+
+    fn translated(&mut self, name: &Name, before: (SocketAddr, SocketAddr), packet: &Packet) {
+        if self.log.enabled() && before != (packet.src, packet.dst) {
+            let event = Event::Translated { node: name.clone(), id: packet.id, src: packet.src, dst: packet.dst };
+            self.log.push(self.clock.now_ns(), event);
+        }
+    }
+
+    pub(super) fn dropped(&mut self, name: &Name, packet: &Packet, reason: &'static str) {
+        if self.log.enabled() {
+            self.log.push(self.clock.now_ns(), Stub::of(packet).dropped(name.clone(), reason));
+        }
+    }
+
+    /// Writes down what changed in a router's tables, and asks to be called when the next entry expires.
+    pub(super) fn middlebox_events(&mut self, node: u32) {
+        if !self.log.enabled() {
+            return;
+        }
+        let now_ns = self.clock.now_ns();
+        let site = &mut self.sites[node as usize];
+        let Inner::Router(router) = &mut site.body else { return };
+        let name = &site.name;
+        if let Some(nat) = &mut router.nat {
+            while let Some(event) = nat.poll_event() {
+                if let Some(event) = binding_event(name, &event) {
+                    self.log.push(now_ns, event);
+                }
+            }
+            if let Some((deadline, _)) = nat.poll_timeout() {
+                let at_ns = self.clock.ns(deadline).max(now_ns);
+                if router.armed_ns.is_none_or(|armed| at_ns < armed) {
+                    router.armed_ns = Some(at_ns);
+                    self.agenda.push(at_ns, Entry::Expiry { node, at_ns });
+                }
+            }
+        }
+    }
+
+    pub(super) fn expire(&mut self, node: u32, at_ns: u64) {
+        let now = self.clock.now();
+        if let Inner::Router(router) = &mut self.sites[node as usize].body {
+            if router.armed_ns != Some(at_ns) {
+                return;
+            }
+            router.armed_ns = None;
+            if let Some(nat) = &mut router.nat {
+                nat.handle_timeout(now);
+            }
+        }
+        self.middlebox_events(node);
+    }
+}
+
+/// The firewall stands inside of the NAT, as in Linux's FORWARD chain: it sees inside addresses both ways.
+fn through(router: &mut Router, from: Side, packet: &mut Packet, now: Instant) -> Result<Side, nat::DropReason> {
+    let mut to = match from {
+        Side::Inside => Side::Outside,
+        Side::Outside => Side::Inside,
+    };
+    if from == Side::Inside
+        && let Some(firewall) = &mut router.firewall
+        && let Verdict::Drop(reason) = firewall.packet(from, packet, now)
+    {
+        return Err(reason);
+    }
+    if let Some(nat) = &mut router.nat {
+        match nat.packet(from, packet, now) {
+            Verdict::Forward(side) => to = side,
+            Verdict::Drop(reason) => return Err(reason),
+        }
+    }
+    if to == Side::Inside
+        && let Some(firewall) = &mut router.firewall
+        && let Verdict::Drop(reason) = firewall.packet(Side::Outside, packet, now)
+    {
+        return Err(reason);
+    }
+    Ok(to)
+}
+
+fn in_network((network, prefix): (IpAddr, u8), ip: IpAddr) -> bool {
+    match (network, ip) {
+        (IpAddr::V4(network), IpAddr::V4(ip)) => {
+            let shift = 32 - u32::from(prefix.min(32));
+            shift == 32 || network.to_bits() >> shift == ip.to_bits() >> shift
+        }
+        (IpAddr::V6(network), IpAddr::V6(ip)) => {
+            let shift = 128 - u32::from(prefix.min(128));
+            shift == 128 || network.to_bits() >> shift == ip.to_bits() >> shift
+        }
+        _ => false,
+    }
+}
+
+fn proto(proto: nat::Proto) -> trace::Proto {
+    match proto {
+        nat::Proto::Udp => trace::Proto::Udp,
+        nat::Proto::Tcp => trace::Proto::Tcp,
+        nat::Proto::Icmp => trace::Proto::Icmp,
+    }
+}
+
+fn binding_event(name: &Name, event: &nat::Event) -> Option<Event> {
+    match *event {
+        nat::Event::BindingCreated { proto: p, inside, external, remote, .. } => {
+            Some(Event::Binding { node: name.clone(), proto: proto(p), inside, external, remote })
+        }
+        nat::Event::BindingExpired { proto: p, inside, external, .. } => {
+            Some(Event::Unbound { node: name.clone(), proto: proto(p), inside, external, reason: "expired".into() })
+        }
+        nat::Event::Cleared => None,
+    }
+}
+
+/// Keeps the first failure to write a capture; the run reports it at its end.
+fn note(failure: &mut Option<std::io::Error>, result: std::io::Result<()>) {
+    if let Err(error) = result {
+        failure.get_or_insert(error);
+    }
+}
+
+/// What of a packet goes into the log.
+struct Stub {
+    id: u64,
+    proto: trace::Proto,
+    src: SocketAddr,
+    dst: SocketAddr,
+    payload: trace::Payload,
+}
+
+impl Stub {
+    fn of(packet: &Packet) -> Stub {
+        Stub {
+            id: packet.id,
+            proto: packet.proto(),
+            src: packet.src,
+            dst: packet.dst,
+            payload: packet.payload_kind(),
+        }
+    }
+
+    fn dropped(self, node: Name, reason: &'static str) -> Event {
+        let Stub { id, proto, src, dst, payload } = self;
+        Event::Dropped { node, id, reason: reason.into(), proto, src, dst, payload }
+    }
+}
+
+impl nat::Packet for Packet {
+    fn proto(&self) -> nat::Proto {
+        match self.body {
+            Body::Udp(_) => nat::Proto::Udp,
+            Body::Tcp(_) => nat::Proto::Tcp,
+            Body::Echo { .. } => nat::Proto::Icmp,
+        }
+    }
+
+    fn src(&self) -> SocketAddr {
+        self.src
+    }
+
+    fn dst(&self) -> SocketAddr {
+        self.dst
+    }
+
+    fn set_src(&mut self, src: SocketAddr) {
+        self.src = src;
+    }
+
+    fn set_dst(&mut self, dst: SocketAddr) {
+        self.dst = dst;
+    }
+
+    fn tcp_flags(&self) -> Option<nat::TcpFlags> {
+        match &self.body {
+            Body::Tcp(segment) => {
+                let f = segment.flags;
+                Some(nat::TcpFlags { syn: f.syn(), ack: f.ack(), fin: f.fin(), rst: f.rst() })
+            }
+            _ => None,
+        }
+    }
+}
