@@ -22,7 +22,7 @@ fn main() {
                     .map(|seed| {
                         let cable =
                             Cable { rate_bps: 100_000_000, queue_bytes, loss_ppm, ..Cable::clean(20 * MS) };
-                        let back = Cable { loss_ppm: 0, ..cable.clone() };
+                        let back = Cable { loss_ppm: 0, ..cable };
                         let programs = [Program::sender(BYTES), Program::sender(0)];
                         let mut world = World::new(
                             seed,

@@ -526,7 +526,7 @@ impl Sender {
             self.retransmit_at = None;
             return Ok(());
         }
-        let since = *self.stalled_since.get_or_insert(now - self.rtt.timeout());
+        let since = *self.stalled_since.get_or_insert(now.checked_sub(self.rtt.timeout()).unwrap_or(now));
         self.timeouts += 1;
         self.counters.timeouts += 1;
         if self.syn_acked() {
