@@ -26,6 +26,8 @@ struct Conn {
     id: ConnId,
     /// The program has heard of it and not yet of its end.
     known: bool,
+    /// The handshake is done. Before that no program hears of space to write to: it has yet to hear of the connection.
+    open: bool,
     /// What the program believes it may still write.
     credit: usize,
     armed_ns: Option<u64>,
@@ -91,7 +93,7 @@ impl TcpStack {
             return;
         };
         let connection = Connection::connect(Config::default(), self.rng.next_u32(), clock.now());
-        let slot = self.insert(Conn { connection, local, remote: to, owner, id, known: true, credit: 0, armed_ns: None });
+        let slot = self.insert(Conn { connection, local, remote: to, owner, id, known: true, open: false, credit: 0, armed_ns: None });
         self.service(slot, clock, inbox, out);
     }
 
@@ -133,7 +135,8 @@ impl TcpStack {
                 let id = ConnId(ConnId::FIRST_ACCEPTED + self.accepted);
                 self.accepted += 1;
                 let connection = Connection::accept(Config::default(), self.rng.next_u32(), &segment, clock.now());
-                let conn = Conn { connection, local: dst, remote: src, owner, id, known: false, credit: 0, armed_ns: None };
+                let conn =
+                    Conn { connection, local: dst, remote: src, owner, id, known: false, open: false, credit: 0, armed_ns: None };
                 let slot = self.insert(conn);
                 self.service(slot, clock, inbox, out);
                 return Ok(());
@@ -197,6 +200,7 @@ impl TcpStack {
         while let Some(event) = conn.connection.poll_event() {
             match event {
                 Event::Connected => {
+                    conn.open = true;
                     if id.0 >= ConnId::FIRST_ACCEPTED {
                         if self.by_id.contains_key(&(owner, id)) {
                             conn.known = true;
@@ -224,7 +228,7 @@ impl TcpStack {
             }
         }
         let space = conn.connection.writable();
-        if conn.known && space > conn.credit {
+        if conn.known && conn.open && space > conn.credit {
             conn.credit = space;
             inbox.push_back((owner, TcpInput::Writable(id, space)));
         }
