@@ -215,6 +215,8 @@ impl Relays {
             relay.dial.start(env);
         }
         relay.client.send(PublicKey(dst), data, class, now);
+        // The client's queue is short: what the stream takes goes at once.
+        relay.flush(env);
         // The relay confirms nothing: while there is traffic, ask whether it still lives.
         let quiet = env.policy.relay_ping;
         if relay.heard + quiet <= now && relay.pinged.is_none_or(|at| at + quiet <= now) {
@@ -327,9 +329,8 @@ impl Relays {
 
     /// Writes what the connections take.
     pub(crate) fn flush(&mut self, env: &mut Env<'_>) {
-        for relay in self.relays.values_mut().filter(|relay| relay.streaming) {
-            let client = &mut relay.client;
-            relay.dial.write(|space| client.poll_transmit(space), env.out);
+        for relay in self.relays.values_mut() {
+            relay.flush(env);
         }
     }
 
@@ -370,6 +371,13 @@ impl Relays {
 }
 
 impl Relay {
+    fn flush(&mut self, env: &mut Env<'_>) {
+        if self.streaming {
+            let client = &mut self.client;
+            self.dial.write(|space| client.poll_transmit(space), env.out);
+        }
+    }
+
     fn end_stream(&mut self, now: Instant) {
         if std::mem::take(&mut self.streaming) {
             self.client.closed(now);

@@ -25,6 +25,8 @@ pub(crate) struct Live {
     pub(crate) told: Option<Via>,
     /// The relay over which it last sent: it is connected there.
     pub(crate) reverse: Option<u16>,
+    /// It started anew, and so has forgotten the session that this side still has.
+    pub(crate) renew: bool,
     pub(crate) deadline: Option<(Instant, &'static str)>,
 }
 

@@ -238,6 +238,93 @@ fn when_the_home_relay_dies_another_becomes_home() {
     assert!(took < ms(2000), "{took:?}");
 }
 
+/// Two homes behind symmetric NATs, each with a relay of its own nearby.
+fn two_relays(seed: u64) -> Net {
+    let mut net = Net::new(seed, &[(Nat::Symmetric, &[2]), (Nat::Symmetric, &[2])], 2);
+    net.far.insert((0, RELAYS[1]), ms(100));
+    net.far.insert((1, RELAYS[0]), ms(100));
+    net.run_for(ms(3000));
+    net
+}
+
+fn relay_event(relay: &str, state: ServerState, reason: &str) -> impl Fn(&Event) -> bool {
+    move |event: &Event| matches!(event, Event::Relay { relay: r, state: s, reason: why, .. } if &**r == relay && *s == state && why == reason)
+}
+
+#[test]
+fn the_nearest_relay_is_home_and_that_of_the_other_is_used_while_needed() {
+    let mut net = two_relays(20);
+    let connected = |net: &Net, host, relay| {
+        net.first(host, Duration::ZERO, relay_event(relay, ServerState::Connected, "")).is_some()
+    };
+    assert!(connected(&net, 0, "relay-0") && !connected(&net, 0, "relay-1"));
+    assert!(connected(&net, 1, "relay-1") && !connected(&net, 1, "relay-0"));
+    let since = net.elapsed();
+    talk(&mut net, 0, 1, 0, 50);
+    net.run_for(ms(500));
+    assert_eq!(numbers(&net, 1, since).len(), 50);
+    assert!(connected(&net, 0, "relay-1"));
+    // The other side answered over the relay at which it had heard the call, where this side was connected by then.
+    assert!(!connected(&net, 1, "relay-0"));
+    let idle = relay_event("relay-1", ServerState::Closed, "idle");
+    net.run_for(ms(130_000));
+    let closed = net.first(0, since, idle).expect("closed for want of traffic");
+    assert!(closed > ms(60_000), "{closed:?}");
+}
+
+#[test]
+fn the_first_packet_to_a_peer_at_another_relay_takes_one_connection() {
+    let mut net = two_relays(21);
+    let since = net.elapsed();
+    net.tunnel_send(0, 1, &0u32.to_be_bytes());
+    net.run_for(ms(3000));
+    let took = net.received(1, since)[0].0 - since;
+    // TCP and the relay's handshake, 200 ms each, and three crossings of 130 ms.
+    assert!(took <= ms(2 * 200 + 3 * 130), "{took:?}");
+}
+
+#[test]
+fn a_black_hole_in_place_of_the_relay_is_noticed_within_seconds_of_traffic() {
+    let mut net = Net::new(22, &[(Nat::Symmetric, &[2]), (Nat::Symmetric, &[2])], 1);
+    net.run_for(ms(3000));
+    talk(&mut net, 0, 1, 0, 50);
+    let since = net.elapsed();
+    net.far.insert((0, RELAYS[0]), ms(3_600_000));
+    talk(&mut net, 0, 1, 1000, 300);
+    let lost = relay_event("relay-0", ServerState::Closed, "no answer");
+    let took = net.first(0, since, lost).expect("noticed");
+    assert!(took < ms(4000), "{took:?}");
+}
+
+#[test]
+fn in_another_network_everything_is_connected_and_found_anew() {
+    let mut net = direct_pair(23);
+    let since = net.elapsed();
+    net.routers[0].reboot();
+    net.relocate(0, 77);
+    talk(&mut net, 0, 1, 1000, 150);
+    let connected = |event: &Event| matches!(event, Event::Coordinator { state: ServerState::Connected, .. });
+    assert!(net.first(0, since, connected).expect("registered") < ms(500));
+    for host in 0..2 {
+        assert!(matches!(net.path(host), Some(Via::Direct(_))), "{:?}", net.path(host));
+    }
+    let got = numbers(&net, 1, since);
+    assert!((1050..1140).all(|n| got.contains(&n)), "{got:?}");
+}
+
+#[test]
+fn a_peer_that_starts_anew_is_reached_again() {
+    let mut net = direct_pair(24);
+    net.restart(1);
+    net.run_for(ms(3000));
+    let since = net.elapsed();
+    talk(&mut net, 0, 1, 1000, 150);
+    net.run_for(ms(200));
+    let got = numbers(&net, 1, since);
+    assert!((1010..1150).all(|n| got.contains(&n)), "{got:?}");
+    assert!(matches!(net.path(0), Some(Via::Direct(_))), "{:?}", net.path(0));
+}
+
 #[test]
 fn the_coordination_server_is_found_again_on_the_port_that_answers() {
     let mut net = Net::new(15, &HOMES, 1);

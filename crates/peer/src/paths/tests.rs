@@ -193,10 +193,13 @@ fn an_answer_moves_the_tunnel_to_the_address() {
 
 #[test]
 fn an_answer_from_elsewhere_validates_nothing() {
-    let mut bench = Bench::new(&[FAR]);
+    let mut bench = Bench::new(&[FAR, "198.51.100.2:9"]);
     bench.act(Paths::want);
-    let Some(Action::Ping { tx, .. }) =
-        bench.log.iter().map(|(_, a)| *a).find(|a| matches!(a, Action::Ping { .. }))
+    let Some(Action::Ping { tx, .. }) = bench
+        .log
+        .iter()
+        .map(|(_, a)| *a)
+        .find(|a| matches!(a, Action::Ping { to, .. } if *to == address(FAR)))
     else {
         panic!("no ping")
     };

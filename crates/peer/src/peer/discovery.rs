@@ -27,7 +27,8 @@ impl Peer {
         let wg =
             self.device.add_peer(PeerConfig { public_key, preshared_key: None, persistent_keepalive: None });
         let paths = Paths::new(&self.policy);
-        self.directory.enliven(id, Live { wg, shared, paths, told: None, reverse: None, deadline: None });
+        let live = Live { wg, shared, paths, told: None, reverse: None, renew: false, deadline: None };
+        self.directory.enliven(id, live);
         if !candidates.is_empty() {
             self.out.event(Event::Candidates { peer, candidates: candidates.clone(), via: "coordinator" });
             self.with_paths(id, now, |paths, cx| paths.set_map(&candidates, cx));
@@ -88,7 +89,7 @@ impl Peer {
     pub(super) fn hasten(&mut self, id: u32, now: Instant) {
         if let Some(live) = self.directory.get(id).and_then(|remote| remote.live.as_ref())
             && live.paths.active(now, &self.policy)
-            && !self.device.is_up(live.wg, now)
+            && (live.renew || !self.device.is_up(live.wg, now))
         {
             self.device.handshake(live.wg, now);
         }

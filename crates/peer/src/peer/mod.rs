@@ -285,11 +285,11 @@ impl Peer {
             self.device.remove_peer(wg);
         }
         let Some((info, name, live)) = self.directory.live_mut(id) else { return };
-        let (wg, active) = (live.wg, live.paths.active(now, &self.policy));
         let restarted = result == Upsert::Restarted;
         if restarted {
             live.shared = SharedKey::new(&self.disco_key, &disco::PublicKey(info.disco_key));
             live.paths.forget(&self.policy);
+            live.renew = true;
         }
         let (old, was_there) = before.unzip();
         if restarted || old.as_ref() != Some(&endpoints) {
@@ -299,9 +299,7 @@ impl Peer {
         }
         if restarted {
             self.tell_path(id, "the other side started anew");
-            if active {
-                self.device.handshake(wg, now);
-            }
+            self.hasten(id, now);
         } else if there.0 && was_there != Some(there) {
             // It listens on another relay than what we sent to it went to.
             self.tell_path(id, "other home relay");

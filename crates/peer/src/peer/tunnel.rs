@@ -80,8 +80,11 @@ impl Peer {
                 self.out.event(Event::Packet { peer: remote.name.clone(), data, via });
             }
             wireguard::Event::SessionUp { peer, initiator } => {
-                if let Some(remote) = self.directory.of_wg(peer).and_then(|id| self.directory.get(id)) {
-                    self.out.event(Event::Session { peer: remote.name.clone(), initiator });
+                let id = self.directory.of_wg(peer);
+                if let Some((_, name, live)) = id.and_then(|id| self.directory.live_mut(id)) {
+                    live.renew = false;
+                    let peer = name.clone();
+                    self.out.event(Event::Session { peer, initiator });
                 }
             }
             wireguard::Event::HandshakeFailed { peer } => {

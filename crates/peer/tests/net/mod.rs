@@ -135,6 +135,8 @@ pub(crate) struct Net {
     pub(crate) direct: Duration,
     /// One way, host to server; a relayed packet takes twice that.
     pub(crate) to_server: Duration,
+    /// Home and server that are further apart than `to_server`, and how far.
+    pub(crate) far: BTreeMap<(usize, Ipv4Addr), Duration>,
     /// Lost UDP datagrams per thousand.
     pub(crate) loss: u32,
     /// TCP ports that do not answer.
@@ -164,7 +166,6 @@ impl Net {
                 stun: vec![SocketAddr::new(ip.into(), 3478)],
             })
             .collect();
-        let coordinator_key = coord::public_key(&[99; 32]);
         let coord =
             coord::server::Server::new(coord::server::ServerConfig::new([99; 32], infos), fork(), now);
         let mut servers = vec![Server::new(COORDINATOR, Core::Coord(coord))];
@@ -177,19 +178,8 @@ impl Net {
         for (r, (nat, octets)) in homes.iter().enumerate() {
             for &octet in *octets {
                 let n = hosts.len() as u8;
-                let config = Config {
-                    name: format!("host-{n}"),
-                    keys: Keys { node: [n + 1; 32], disco: [n + 101; 32], machine: [n + 151; 32] },
-                    coordinator: vec![
-                        SocketAddr::new(COORDINATOR.into(), 443),
-                        SocketAddr::new(COORDINATOR.into(), 80),
-                    ],
-                    coordinator_key,
-                    epoch: Duration::from_secs(1_800_000_000),
-                    policy: Policy::default(),
-                };
                 hosts.push(Host {
-                    peer: Peer::new(config, fork(), now),
+                    peer: Peer::new(config(n, n + 101, ms(0)), fork(), now),
                     router: r,
                     local: SocketAddr::new(Ipv4Addr::new(192, 168, 1, octet).into(), 41641),
                     credit: BTreeMap::new(),
@@ -220,6 +210,7 @@ impl Net {
             rng,
             direct: ms(25),
             to_server: ms(30),
+            far: BTreeMap::new(),
             loss: 0,
             silent_ports: BTreeSet::new(),
             events: Vec::new(),
@@ -231,6 +222,42 @@ impl Net {
             net.input(host, Input::Addresses(&[local]));
         }
         net
+    }
+
+    /// A host has another address, and its connections from the old one are dead.
+    pub(crate) fn relocate(&mut self, host: usize, octet: u8) {
+        let local = SocketAddr::new(Ipv4Addr::new(192, 168, 1, octet).into(), 41641);
+        self.hosts[host].local = local;
+        self.input(host, Input::Addresses(&[local]));
+    }
+
+    /// A host's process ends and starts again, with another disco key.
+    pub(crate) fn restart(&mut self, host: usize) {
+        let rng = ChaCha12Rng::seed_from_u64(self.rng.random());
+        let n = host as u8;
+        self.close_all(host);
+        self.hosts[host].peer = Peer::new(config(n, n + 201, self.elapsed()), rng, self.now);
+        let local = self.hosts[host].local;
+        self.input(host, Input::Addresses(&[local]));
+    }
+
+    /// The servers learn that a host's connections are gone.
+    fn close_all(&mut self, host: usize) {
+        self.hosts[host].credit.clear();
+        for index in 0..self.servers.len() {
+            let now = self.now;
+            let server = &mut self.servers[index];
+            let gone: Vec<u64> =
+                server.conns.iter().filter(|(_, (owner, _))| *owner == host).map(|(key, _)| *key).collect();
+            for key in gone {
+                server.conns.remove(&key);
+                match &mut server.core {
+                    Core::Coord(core) => core.closed(coord::server::ConnId(key), now),
+                    Core::Relay(core) => core.closed(derp::ConnId(key), now),
+                }
+            }
+            self.drain_server(index);
+        }
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
@@ -357,7 +384,8 @@ impl Net {
                 }
                 Transmit::Connect { conn, to } => {
                     self.hosts[host].credit.insert(conn, to);
-                    self.push(now + self.to_server, Due::Open { host, conn, to });
+                    let delay = self.delay(self.hosts[host].router, to.ip());
+                    self.push(now + delay, Due::Open { host, conn, to });
                 }
                 Transmit::Write { conn, data } => {
                     self.wire.extend_from_slice(&data);
@@ -414,7 +442,7 @@ impl Net {
         if !server && self.routers[router].mute {
             return;
         }
-        let delay = if server { self.to_server } else { self.direct };
+        let delay = if server { self.delay(router, to.ip()) } else { self.direct };
         self.push(self.now + delay, Due::Udp { from, to, data });
     }
 
@@ -424,7 +452,12 @@ impl Net {
                 && let Some(response) = stun::server::Server::new().respond(to, from, data)
                 && !self.lost()
             {
-                let (at, data) = (self.now + self.to_server, response.data.into());
+                let home = self
+                    .routers
+                    .iter()
+                    .position(|router| response.to.ip() == router.ip)
+                    .unwrap_or(usize::MAX);
+                let (at, data) = (self.now + self.delay(home, to.ip()), response.data.into());
                 self.push(at, Due::Udp { from: response.from_local, to: response.to, data });
             }
             return;
@@ -442,6 +475,11 @@ impl Net {
 
     // ---- TCP -----------------------------------------------------------------------------------
 
+    fn delay(&self, router: usize, server: IpAddr) -> Duration {
+        let IpAddr::V4(ip) = server else { return self.to_server };
+        self.far.get(&(router, ip)).copied().unwrap_or(self.to_server)
+    }
+
     pub(crate) fn set_server(&mut self, ip: Ipv4Addr, up: bool) {
         let index = self.servers.iter().position(|server| server.ip == ip).expect("a server");
         self.servers[index].up = up;
@@ -454,7 +492,8 @@ impl Net {
                 Core::Coord(core) => core.closed(coord::server::ConnId(key), now),
                 Core::Relay(core) => core.closed(derp::ConnId(key), now),
             }
-            self.push(now + self.to_server, Due::ToHost { host, conn, what: ToHost::Closed });
+            let delay = self.delay(self.hosts[host].router, ip.into());
+            self.push(now + delay, Due::ToHost { host, conn, what: ToHost::Closed });
         }
     }
 
@@ -463,7 +502,7 @@ impl Net {
             return;
         }
         let Some(index) = self.servers.iter().position(|server| to.ip() == server.ip) else { return };
-        let at = self.now + self.to_server;
+        let at = self.now + self.delay(self.hosts[host].router, to.ip());
         if !self.servers[index].up {
             return self.push(at, Due::ToHost { host, conn, what: ToHost::Closed });
         }
@@ -490,11 +529,12 @@ impl Net {
         let Some(to) = self.hosts[host].credit.get(&conn) else { return };
         let Some(server) = self.servers.iter().position(|server| to.ip() == server.ip) else { return };
         let key = (host as u64) << 32 | u64::from(conn.0);
-        self.push(self.now + self.to_server, Due::ToServer { server, key, data });
+        let delay = self.delay(self.hosts[host].router, to.ip());
+        self.push(self.now + delay, Due::ToServer { server, key, data });
     }
 
     fn drain_server(&mut self, index: usize) {
-        let at = self.now + self.to_server;
+        let ip = self.servers[index].ip;
         loop {
             let (key, data) = match &mut self.servers[index].core {
                 Core::Coord(core) => match core.poll_transmit() {
@@ -519,6 +559,7 @@ impl Net {
             if matches!(what, ToHost::Closed) {
                 self.servers[index].conns.remove(&key);
             }
+            let at = self.now + self.delay(self.hosts[host].router, ip.into());
             self.push(at, Due::ToHost { host, conn, what });
         }
         let server = &mut self.servers[index];
@@ -573,6 +614,17 @@ impl Net {
 
     pub(crate) fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
         self.events.iter().filter(|(.., event)| wanted(event)).count()
+    }
+}
+
+fn config(host: u8, disco: u8, since: Duration) -> Config {
+    Config {
+        name: format!("host-{host}"),
+        keys: Keys { node: [host + 1; 32], disco: [disco; 32], machine: [host + 151; 32] },
+        coordinator: [443, 80].map(|port| SocketAddr::new(COORDINATOR.into(), port)).to_vec(),
+        coordinator_key: coord::public_key(&[99; 32]),
+        epoch: Duration::from_secs(1_800_000_000) + since,
+        policy: Policy::default(),
     }
 }
 
