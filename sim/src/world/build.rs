@@ -26,8 +26,8 @@ const STUN_ONLY_REGIONS: u16 = 1000;
 /// Why a world could not be built from a topology.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The topology lacks a node that the scenario names.
-    #[error("{0} is not in the topology")]
+    /// The topology has no such host or server.
+    #[error("{0} is no host or server of the topology")]
     Missing(String),
 }
 
@@ -159,6 +159,23 @@ impl World {
             let coordinator = coordinator.clone();
             self.place(node, Recipe::Peer { name, coordinator, coordinator_key, flows }, host.start);
         }
+        Ok(())
+    }
+
+    /// Starts a program of your own on a host or server, now, beside those that the scenario puts there. It must not claim
+    /// their ports, and it outlives their restarts.
+    ///
+    /// # Errors
+    /// If no host or server has that name.
+    pub fn add_program(&mut self, node: &str, program: Box<dyn Program>) -> Result<(), BuildError> {
+        let missing = || BuildError::Missing(node.to_owned());
+        let index = *self.by_name.get(node).ok_or_else(missing)?;
+        let Inner::Host(host) = &mut self.sites[index as usize].body else { return Err(missing()) };
+        let mut effects = std::mem::take(&mut self.effects);
+        let slot = host.reserve();
+        host.start(slot, program, &self.clock, &mut effects);
+        self.apply(index, effects);
+        self.drain();
         Ok(())
     }
 
