@@ -5,6 +5,7 @@ mod net;
 use net::{Nat, Net, ms};
 use peer::{ConnId, Event, Input};
 use proptest::prelude::*;
+use rand_chacha::rand_core::SeedableRng;
 use std::net::SocketAddr;
 
 const HOMES: [(Nat, &[u8]); 2] = [(Nat::PortRestricted, &[2]), (Nat::PortRestricted, &[2])];
@@ -145,4 +146,51 @@ fn a_packet_with_another_source_than_the_tunnel_address_is_not_sent() {
     net.run_for(ms(1000));
     assert_eq!(net.count(|event| matches!(event, Event::Warning { .. })), 2);
     assert_eq!(net.count(|event| matches!(event, Event::Packet { .. })), 0);
+}
+
+/// Host 1's WireGuard key in other hands than a peer's: it may say what it wants, but only as itself and only to host 0.
+#[test]
+fn what_comes_out_of_a_tunnel_must_carry_the_addresses_of_its_two_ends() {
+    use wireguard::{Device, DeviceConfig, PeerConfig, Source, public_key};
+
+    let mut net = Net::new(1, &HOMES, 1);
+    net.run_for(ms(3000));
+    let (Some(std::net::IpAddr::V4(own)), Some(std::net::IpAddr::V4(other))) =
+        (net.hosts[0].tunnel, net.hosts[1].tunnel)
+    else {
+        panic!("not registered")
+    };
+    net.tunnel_send(0, 1, b"so that host 0 knows host 1");
+    net.run_for(ms(60_000));
+
+    let epoch = std::time::Duration::from_secs(1_900_000_000);
+    let rng = rand_chacha::ChaCha12Rng::from_seed([5; 32]);
+    let mut device = Device::new(DeviceConfig { private_key: [2; 32], epoch }, rng, net.now);
+    let public_key = public_key(&[1; 32]);
+    let host = device.add_peer(PeerConfig { public_key, preshared_key: None, persistent_keepalive: None });
+    let stranger = std::net::Ipv4Addr::new(10, 9, 8, 7);
+    for (src, dst) in [(stranger, own), (other, stranger), (other, own)] {
+        device.send(host, &net::ipv4(src, dst, b"x"), net.now).expect("a packet");
+    }
+    let from: SocketAddr = "198.51.100.77:7".parse().expect("an address");
+    let since = net.elapsed();
+    let written = net.wire.len();
+    while let Some(transmit) = device.poll_transmit() {
+        net.input(0, Input::Datagram { from, data: &transmit.data });
+        // Host 0 answers by its path to host 1: a datagram, or a frame to the relay. Find the response in what it wrote.
+        let wire = &net.wire[written..];
+        if let Some(at) = wire.windows(4).position(|bytes| bytes == [2, 0, 0, 0])
+            && let Some(response) = wire.get(at..at + 92)
+        {
+            let _second_time = device.handle_datagram(response, Source::Udp(from), net.now);
+        }
+    }
+    assert_eq!(net.received(0, since).len(), 1);
+    let warnings: Vec<&Event> = net
+        .events
+        .iter()
+        .filter(|(at, who, event)| *at >= since && *who == 0 && matches!(event, Event::Warning { .. }))
+        .map(|(.., event)| event)
+        .collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
 }
