@@ -188,6 +188,55 @@ behind = "carrier"
 }
 
 #[test]
+fn ipv6_has_its_place() {
+    let scenario = parse(
+        r#"
+title = "IPv6"
+[router.home]
+region = "eu-west"
+address = "2001:db8::1"
+lan = "fd00::/64"
+[host.a]
+behind = "home"
+[host.b]
+behind = "home"
+address = "fd00::5"
+"#,
+    );
+    let topology = Topology::new(&scenario).expect("a topology");
+    let address = |name: &str| topology.node(topology.find(name).expect(name)).address.to_string();
+    assert_eq!((address("a").as_str(), address("b").as_str()), ("fd00::2", "fd00::5"));
+    same(parse(&scenario::expanded(&scenario)), &scenario);
+}
+
+#[test]
+fn addresses_that_contradict_each_other_are_refused() {
+    let text = |keys: &str| {
+        format!(
+            "title = \"t\"\n[router.r]\nregion = \"tokyo\"\n[host.a]\nbehind = \"r\"\naddress = \"192.168.1.9\"\n\
+             [router.s]\nbehind = \"r\"\n[host.b]\n{keys}"
+        )
+    };
+    let cases = [
+        (
+            "behind = \"r\"\naddress = \"100.64.0.9\"\n[host.c]\nbehind = \"r\"\naddress = \"100.64.0.9\"",
+            "c and b both have",
+        ),
+        ("region = \"tokyo\"\naddress = \"10.0.0.1\"", "not a public address"),
+        ("behind = \"s\"\naddress = \"192.168.1.1\"", "not a host's address"),
+    ];
+    for (keys, expected) in cases {
+        let text = text(keys).replace("192.168.1.9", "100.64.0.8");
+        assert!(refusal(&text).contains(expected), "{keys}\n{}", refusal(&text));
+    }
+    let taken = text("behind = \"r\"\naddress = \"100.64.0.8\"").replace("192.168.1.9", "100.64.0.8");
+    assert!(refusal(&taken).contains("b and a both have 100.64.0.8"), "{}", refusal(&taken));
+    let inner = text("behind = \"s\"\n[router.t]\nbehind = \"s\"\nlan = \"192.168.1.0/25\"")
+        .replace("192.168.1.9", "100.64.0.8");
+    assert!(refusal(&inner).contains("the same network inside and outside"), "{}", refusal(&inner));
+}
+
+#[test]
 fn a_router_without_translation_passes_its_addresses_on() {
     let scenario = parse(
         r#"
