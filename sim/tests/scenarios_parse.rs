@@ -213,7 +213,7 @@ address = "fd00::5"
 fn addresses_that_contradict_each_other_are_refused() {
     let text = |keys: &str| {
         format!(
-            "title = \"t\"\n[router.r]\nregion = \"tokyo\"\n[host.a]\nbehind = \"r\"\naddress = \"192.168.1.9\"\n\
+            "title = \"t\"\n[router.r]\nregion = \"tokyo\"\n[host.a]\nbehind = \"r\"\naddress = \"100.64.0.8\"\n\
              [router.s]\nbehind = \"r\"\n[host.b]\n{keys}"
         )
     };
@@ -226,13 +226,12 @@ fn addresses_that_contradict_each_other_are_refused() {
         ("behind = \"s\"\naddress = \"192.168.1.1\"", "not a host's address"),
     ];
     for (keys, expected) in cases {
-        let text = text(keys).replace("192.168.1.9", "100.64.0.8");
+        let text = text(keys);
         assert!(refusal(&text).contains(expected), "{keys}\n{}", refusal(&text));
     }
-    let taken = text("behind = \"r\"\naddress = \"100.64.0.8\"").replace("192.168.1.9", "100.64.0.8");
+    let taken = text("behind = \"r\"\naddress = \"100.64.0.8\"");
     assert!(refusal(&taken).contains("b and a both have 100.64.0.8"), "{}", refusal(&taken));
-    let inner = text("behind = \"s\"\n[router.t]\nbehind = \"s\"\nlan = \"192.168.1.0/25\"")
-        .replace("192.168.1.9", "100.64.0.8");
+    let inner = text("behind = \"s\"\n[router.t]\nbehind = \"s\"\nlan = \"192.168.1.0/25\"");
     assert!(refusal(&inner).contains("the same network inside and outside"), "{}", refusal(&inner));
 }
 
