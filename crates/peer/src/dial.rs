@@ -139,7 +139,6 @@ impl Dial {
     pub(crate) fn connected(&mut self, env: &Env<'_>) -> Option<Duration> {
         let State::Connecting { conn, .. } = self.state else { return None };
         self.state = State::Shaking { conn, deadline: env.now + env.policy.handshake_timeout };
-        self.credit = 0;
         Some(env.now.saturating_duration_since(self.began.unwrap_or(env.now)))
     }
 
@@ -369,6 +368,16 @@ mod tests {
         bench.up();
         bench.with(|dial, env| dial.lost("reset", false, env));
         assert!(bench.step() >= Duration::from_millis(2500));
+    }
+
+    #[test]
+    fn credit_that_came_before_the_connection_counts() {
+        let mut bench = Bench::new();
+        bench.dial.writable(7);
+        bench.with(|dial, env| dial.connected(env));
+        let Bench { dial, out, .. } = &mut bench;
+        dial.write(|space| Some(Bytes::from(vec![0; space])), out);
+        assert!(matches!(out.transmits.back(), Some(Transmit::Write { data, .. }) if data.len() == 7));
     }
 
     #[test]
