@@ -1,0 +1,155 @@
+//! Who may depend on whom among our crates, and other things that keep the house tidy, each with its reason.
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What a crate may depend on, and why on nothing else.
+const LAYERS: [(&str, &[&str], &str); 13] = [
+    ("stun", &[], "the STUN codec and cores stand alone, so that others can use them"),
+    ("disco", &[], "a wire format stands alone; who speaks to whom is the peer's business"),
+    ("derp", &[], "the relay protocol carries opaque packets and must not know what is in them"),
+    ("coord", &[], "coordination spreads keys and addresses and must not know what they are used for"),
+    ("wireguard", &[], "the tunnel must not know which path its packets take"),
+    ("nat", &[], "a middlebox treats the code under test as a real one does: as opaque packets"),
+    ("link", &[], "a cable knows bytes and time only"),
+    ("tcp", &[], "a host's TCP knows segments only"),
+    ("trace", &[], "the log is read by programs that have nothing to do with the simulator"),
+    ("report", &["trace"], "a report is made from the log alone, so that every number in it can be recomputed"),
+    (
+        "peer",
+        &["stun", "disco", "derp", "coord", "wireguard"],
+        "the peer is the real thing: it must not know that its network is simulated, nor write the simulator's log",
+    ),
+    (
+        "punchbag",
+        &["stun", "disco", "derp", "coord", "wireguard", "nat", "link", "tcp", "trace", "report", "peer"],
+        "the simulator puts the parts together; other people's stacks stay in `interop`, out of every build",
+    ),
+    (
+        "interop",
+        &["stun", "disco", "derp", "coord", "wireguard", "nat", "link", "tcp", "trace", "peer"],
+        "interop tests hold the parts against other people's, without the simulator in between",
+    ),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Our crates, and which of ours each depends on; tests of a crate count as the crate.
+fn edges() -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    let name = |value: &Value| value["name"].as_str().expect("a name").to_owned();
+    let ours: BTreeSet<String> = packages.iter().map(name).collect();
+    let uses = |package: &Value| {
+        let dependencies = package["dependencies"].as_array().expect("dependencies");
+        dependencies.iter().map(name).filter(|dependency| ours.contains(dependency)).collect()
+    };
+    packages.iter().map(|package| (name(package), uses(package))).collect()
+}
+
+/// Every edge that is not allowed, with its reason.
+fn forbidden(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (name, uses) in edges {
+        let Some((_, allowed, why)) = LAYERS.iter().find(|(layer, ..)| layer == name) else {
+            wrong.push(format!("{name} has no layer: say here what it may depend on, and why on nothing else"));
+            continue;
+        };
+        for used in uses.iter().filter(|used| !allowed.contains(&used.as_str())) {
+            wrong.push(format!("{name} depends on {used}, but {why}"));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn nobody_depends_on_whom_they_should_not() {
+    let edges = edges();
+    assert!(LAYERS.iter().all(|(layer, ..)| edges.contains_key(*layer)), "a layer without a crate: {:?}", edges.keys());
+    let wrong = forbidden(&edges);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_forbidden_edge_is_told_with_its_reason() {
+    let uses = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let edges = BTreeMap::from([
+        ("report".to_owned(), uses(&["trace", "peer"])),
+        ("nat".to_owned(), uses(&[])),
+        ("gadget".to_owned(), uses(&[])),
+    ]);
+    let wrong = forbidden(&edges);
+    assert_eq!(wrong.len(), 2, "{wrong:?}");
+    assert!(wrong[0].starts_with("gadget has no layer"), "{wrong:?}");
+    assert!(wrong[1].starts_with("report depends on peer, but a report is made from the log alone"), "{wrong:?}");
+}
+
+/// Rust files below a folder of the repository.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let (mut folders, mut files) = (vec![root().join(folder)], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder of the repository") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("UTF-8");
+                files.push((path, text));
+            }
+        }
+    }
+    assert!(!files.is_empty(), "no sources in {folder}");
+    files
+}
+
+#[test]
+fn no_file_is_longer_than_a_thousand_lines() {
+    let files = ["crates", "sim"].into_iter().flat_map(sources);
+    let long: Vec<_> = files
+        .map(|(path, text)| (path, text.lines().count()))
+        .filter(|(_, lines)| *lines > 1000)
+        .map(|(path, lines)| format!("{}: {lines} lines; split it by what its parts know", path.display()))
+        .collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+/// The library part of a source: comments, doctests and the tests at its end left out.
+fn library(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let code = text.lines().take_while(|line| line.trim() != "#[cfg(test)]");
+    (1..).zip(code.map(|line| line.split("//").next().unwrap_or_default()))
+}
+
+#[test]
+fn the_crates_read_no_clock_and_draw_no_randomness_of_their_own() {
+    let is_test = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        matches!(&*name, "test.rs" | "tests.rs") || name.ends_with("_tests.rs") || !path.iter().any(|part| part == "src")
+    };
+    let hidden = ["Instant::now", "SystemTime", "thread_rng", "rand::rng()", "OsRng", "from_os_rng", "getrandom"];
+    let mut wrong = Vec::new();
+    for (path, text) in sources("crates").into_iter().filter(|(path, _)| !is_test(path)) {
+        for (number, line) in library(&text) {
+            for word in hidden.iter().filter(|word| line.contains(**word)) {
+                wrong.push(format!("{}:{number}: {word}: time and randomness are arguments, or no run can be played again", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_search_for_clocks_sees_code_and_not_comments_or_tests() {
+    let text = "let a = 1; // Instant::now\nlet b = Instant::now();\n#[cfg(test)]\nlet c = Instant::now();\n";
+    let found: Vec<_> = library(text).filter(|(_, line)| line.contains("Instant::now")).map(|(n, _)| n).collect();
+    assert_eq!(found, [2]);
+}
