@@ -8,6 +8,7 @@
 pub mod campaign;
 pub mod host;
 pub mod judge;
+pub mod limits;
 pub mod packet;
 pub mod scenario;
 pub mod topology;

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use etherparse::{
-    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header,
-    NetSlice, SlicedPacket, TcpHeader, TcpOptionElement, TransportSlice, UdpHeader,
+    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, Ipv4Header, Ipv6FlowLabel,
+    Ipv6Header, NetSlice, SlicedPacket, TcpHeader, TcpOptionElement, TransportSlice, UdpHeader,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tcp::{Flags, Options, Segment, Timestamps};
@@ -146,7 +146,9 @@ impl Packet {
                     checksum: 0,
                 };
                 udp.checksum = match (src, dst) {
-                    (IpAddr::V4(s), IpAddr::V4(d)) => udp.calc_checksum_ipv4_raw(s.octets(), d.octets(), data),
+                    (IpAddr::V4(s), IpAddr::V4(d)) => {
+                        udp.calc_checksum_ipv4_raw(s.octets(), d.octets(), data)
+                    }
                     _ => udp.calc_checksum_ipv6_raw(v6(src).octets(), v6(dst).octets(), data),
                 }
                 .unwrap_or_default();
@@ -155,7 +157,9 @@ impl Packet {
             Body::Tcp(segment) => {
                 let mut tcp = tcp_header(self.src.port(), self.dst.port(), segment);
                 tcp.checksum = match (src, dst) {
-                    (IpAddr::V4(s), IpAddr::V4(d)) => tcp.calc_checksum_ipv4_raw(s.octets(), d.octets(), &segment.payload),
+                    (IpAddr::V4(s), IpAddr::V4(d)) => {
+                        tcp.calc_checksum_ipv4_raw(s.octets(), d.octets(), &segment.payload)
+                    }
                     _ => tcp.calc_checksum_ipv6_raw(v6(src).octets(), v6(dst).octets(), &segment.payload),
                 }
                 .unwrap_or_default();
@@ -165,11 +169,13 @@ impl Packet {
                 let id = if *reply { self.dst.port() } else { self.src.port() };
                 let echo = IcmpEchoHeader { id, seq: *seq };
                 if src.is_ipv4() {
-                    let kind = if *reply { Icmpv4Type::EchoReply(echo) } else { Icmpv4Type::EchoRequest(echo) };
+                    let kind =
+                        if *reply { Icmpv4Type::EchoReply(echo) } else { Icmpv4Type::EchoRequest(echo) };
                     let header = Icmpv4Header::with_checksum(kind, data).to_bytes().to_vec();
                     Transport { number: IpNumber::ICMP, header }
                 } else {
-                    let kind = if *reply { Icmpv6Type::EchoReply(echo) } else { Icmpv6Type::EchoRequest(echo) };
+                    let kind =
+                        if *reply { Icmpv6Type::EchoReply(echo) } else { Icmpv6Type::EchoRequest(echo) };
                     let header = Icmpv6Header::with_checksum(kind, v6(src).octets(), v6(dst).octets(), data)
                         .map(|h| h.to_bytes().to_vec())
                         .unwrap_or_default();

@@ -1,5 +1,6 @@
 //! The fold behind [`Metrics`]: what has to be remembered while a log goes by.
 
+use crate::metrics::joint;
 use crate::metrics::{
     BULK_GAP_MIN_NS, BoxMetrics, FlowMetrics, GAP_MIN_NS, Gap, HostMetrics, IN_FLIGHT_NS, Metrics,
     PairMetrics, PathMetrics, PerPath, Recovery, SWITCH_WINDOW_NS, Switch, percentile, rate_bps, ratio_ppm,
@@ -266,8 +267,10 @@ impl Fold {
                 samples.latency_ns.push(*latency_ns);
                 direction.receive(t, *seq, *latency_ns, name, host);
             }
-            Event::Echo { rtt_ns, out, back, .. } if out == back => {
-                pair.samples.get_mut(*out).rtt_ns.push(*rtt_ns);
+            Event::Echo { rtt_ns, out, back, .. } if (*out == Path::Relay) == (*back == Path::Relay) => {
+                if let Some(path) = joint(Some(*out), Some(*back)) {
+                    pair.samples.get_mut(path).rtt_ns.push(*rtt_ns);
+                }
             }
             Event::BulkReceived { host, total_bytes, path, .. } => {
                 pair.first_received_ns.get_or_insert(t);

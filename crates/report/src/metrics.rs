@@ -69,7 +69,7 @@ pub struct PathMetrics {
     pub lost: u64,
     /// `lost` of `sent`, in millionths; `None` if nothing was sent.
     pub loss_ppm: Option<u64>,
-    /// Pings whose request and reply both took this path.
+    /// Pings whose request and reply both took this path; one by LAN and one direct count as direct.
     pub echoes: u64,
     /// Smallest round trip of those, ns.
     pub rtt_min_ns: Option<u64>,
@@ -307,10 +307,14 @@ impl Metrics {
     }
 }
 
-/// The path of two directions seen as one.
+/// The path of two directions seen as one: a relay if either uses one. Of two that do not, one may see a LAN where the other,
+/// behind one router more, does not: that is direct.
 pub(crate) fn joint(one: Option<Path>, other: Option<Path>) -> Option<Path> {
-    let (one, other) = (one?, other?);
-    Some(if one == other { one } else { Path::Relay })
+    match (one?, other?) {
+        (one, other) if one == other => Some(one),
+        (Path::Relay, _) | (_, Path::Relay) => Some(Path::Relay),
+        _ => Some(Path::Direct),
+    }
 }
 
 /// `part` of `whole` in millionths, rounded down; `None` of nothing.

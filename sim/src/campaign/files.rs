@@ -66,7 +66,8 @@ pub fn discover(path: &Path) -> Result<Vec<Found>, LoadError> {
 
 /// "mission/two-homes" for any path that ends in ".../scenarios/mission/two-homes.toml"; else the last folder and the file.
 fn name_of(path: &Path) -> String {
-    let parts: Vec<String> = path.with_extension("").iter().map(|p| p.to_string_lossy().into_owned()).collect();
+    let parts: Vec<String> =
+        path.with_extension("").iter().map(|p| p.to_string_lossy().into_owned()).collect();
     let start = match parts.iter().rposition(|p| p == "scenarios") {
         Some(i) => i + 1,
         None => parts.len().saturating_sub(2),

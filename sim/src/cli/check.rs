@@ -24,7 +24,8 @@ pub(super) struct Args {
 
 pub(super) fn main(args: &Args) -> Result<u8, Failure> {
     for (found, scenario) in super::play::load_all(&args.paths)? {
-        let topology = Topology::new(&scenario).map_err(|error| format!("{}: {error}", found.path.display()))?;
+        let topology =
+            Topology::new(&scenario).map_err(|error| format!("{}: {error}", found.path.display()))?;
         if args.quiet {
             continue;
         }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 /// Tell the story of a run in plain sentences: what each peer learned about its NAT, what was tried, which packet was
 /// dropped by which box and why, and why it ended direct or relayed.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: punchbag run scenarios/mission/two-homes.toml && punchbag explain out/mission/two-homes")]
+#[command(
+    after_help = "Example: punchbag run scenarios/mission/two-homes.toml && punchbag explain out/mission/two-homes"
+)]
 pub(super) struct Args {
     /// A run.jsonl, or the folder that it is in.
     #[arg(value_name = "RUN")]

@@ -40,7 +40,9 @@ enum Format {
 pub(super) fn main(args: &Args) -> Result<u8, Failure> {
     let names: Vec<String> = if args.nats.is_empty() {
         let nats = nat::presets::NATS.iter().map(|p| p.name);
-        nats.chain(nat::presets::FIREWALLS.iter().map(|p| p.name).filter(|n| *n != "open")).map(str::to_owned).collect()
+        nats.chain(nat::presets::FIREWALLS.iter().map(|p| p.name).filter(|n| *n != "open"))
+            .map(str::to_owned)
+            .collect()
     } else {
         args.nats.clone()
     };

@@ -19,7 +19,9 @@ use tracing_subscriber::filter::LevelFilter;
 /// file; the same file and seed give the same run to the last byte.
 #[derive(Debug, Parser)]
 #[command(name = "punchbag", version, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 all passed, 1 an expectation failed, 2 bad scenario or usage, 3 an invariant was violated.")]
+#[command(
+    after_help = "Exit codes: 0 all passed, 1 an expectation failed, 2 bad scenario or usage, 3 an invariant was violated."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -53,6 +55,8 @@ enum Command {
     Report(report::Args),
     /// Print NAT, firewall and link presets, expanded, with their sources.
     Presets(presets::Args),
+    /// Print what is not modelled, as Markdown.
+    Limits,
     /// Print the JSON Schema of scenario files, for editors.
     Schema,
 }
@@ -80,6 +84,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Matrix(args) => matrix::main(args),
         Command::Report(args) => report::main(args),
         Command::Presets(args) => presets::main(args),
+        Command::Limits => print::out(&punchbag::limits::page()).map(|()| PASSED).map_err(Failure::from),
         Command::Schema => print::out(&punchbag::scenario::schema()).map(|()| PASSED).map_err(Failure::from),
     };
     match result {

@@ -93,7 +93,13 @@ pub(super) fn main(args: &Args) -> Result<u8, Failure> {
     }
     let violated = summary.scenarios.iter().any(|s| !s.violations.is_empty());
     let failed = summary.scenarios.iter().any(|s| !s.passed);
-    Ok(if violated { VIOLATED } else if failed { FAILED } else { PASSED })
+    Ok(if violated {
+        VIOLATED
+    } else if failed {
+        FAILED
+    } else {
+        PASSED
+    })
 }
 
 /// Finds and parses all scenarios; every file that is wrong is reported, not only the first.
@@ -102,7 +108,9 @@ pub(super) fn load_all(paths: &[PathBuf]) -> Result<Vec<(Found, Scenario)>, Fail
     let mut errors = Vec::new();
     for path in paths {
         for found in campaign::discover(path)? {
-            if let Some((other, _)) = scenarios.iter().find(|(other, _)| other.name == found.name && other.path != found.path) {
+            if let Some((other, _)) =
+                scenarios.iter().find(|(other, _)| other.name == found.name && other.path != found.path)
+            {
                 errors.push(format!(
                     "{} and {} would both write results to `{}`: give them other names",
                     other.path.display(),

@@ -14,7 +14,11 @@ pub(super) fn out(text: &str) -> std::io::Result<()> {
 
 /// Writes an error for people. Texts that come rendered start with "error" themselves.
 pub(super) fn error(text: &str) {
-    let prefix = if text.trim_start_matches(|c: char| !c.is_alphabetic()).starts_with("error") { "" } else { "error: " };
+    let prefix = if text.trim_start_matches(|c: char| !c.is_alphabetic()).starts_with("error") {
+        ""
+    } else {
+        "error: "
+    };
     // Nothing can be done about a standard error that is closed.
     let _ = writeln!(anstream::stderr().lock(), "{prefix}{}", text.trim_end());
 }

@@ -51,7 +51,9 @@ pub(super) fn main(args: &Args) -> Result<u8, Failure> {
     let summary: Summary = read_json(&args.runs.join("summary.json"))?;
     if summary.format != ::report::summary::FORMAT {
         let (found, known) = (summary.format, ::report::summary::FORMAT);
-        return Err(format!("{}: summary format {found}, this program reads {known}", args.runs.display()).into());
+        return Err(
+            format!("{}: summary format {found}, this program reads {known}", args.runs.display()).into()
+        );
     }
     let mut rows = Vec::new();
     for scenario in &summary.scenarios {

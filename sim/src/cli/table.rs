@@ -12,8 +12,16 @@ const RED: Style = AnsiColor::Red.on_default().bold();
 /// One row per scenario, then whatever went wrong, then a line of totals.
 pub(super) fn summary(summary: &Summary) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-    table.set_header(["scenario", "path", "first data", "direct after", "RTT direct", "RTT relayed", "expectations"]);
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "scenario",
+        "path",
+        "first data",
+        "direct after",
+        "RTT direct",
+        "RTT relayed",
+        "expectations",
+    ]);
     for scenario in &summary.scenarios {
         table.add_row(row(scenario));
     }

@@ -120,8 +120,10 @@ impl Apps {
 
     pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let up = self.address.is_some();
-        let sends = self.flows.iter().filter(|f| !f.announced || (up && f.to.is_some())).filter_map(|f| f.next);
-        let tcp = self.flows.iter().filter_map(|f| f.bulk.as_ref()).filter_map(|b| b.connection.poll_timeout());
+        let sends =
+            self.flows.iter().filter(|f| !f.announced || (up && f.to.is_some())).filter_map(|f| f.next);
+        let tcp =
+            self.flows.iter().filter_map(|f| f.bulk.as_ref()).filter_map(|b| b.connection.poll_timeout());
         sends.map(|at| (at, "next packet of a flow")).chain(tcp).min_by_key(|(at, _)| *at)
     }
 
@@ -232,10 +234,14 @@ impl Apps {
                     // The time of the request travels back behind the header, for the round trip.
                     answer[HEADER..HEADER + 8].copy_from_slice(&sent_ns.to_le_bytes());
                     let (src, dst) = (packet.dst.ip(), packet.src.ip());
-                    let reply = echo(src, dst, packet.src.port().into(), true, icmp_seq.into(), answer.freeze());
+                    let reply =
+                        echo(src, dst, packet.src.port().into(), true, icmp_seq.into(), answer.freeze());
                     self.send(i, message.seq, &reply);
                 } else if let Some(out) = message.out {
-                    let asked_ns = data.get(HEADER..HEADER + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+                    let asked_ns = data
+                        .get(HEADER..HEADER + 8)
+                        .and_then(|b| b.try_into().ok())
+                        .map_or(0, u64::from_le_bytes);
                     let rtt_ns = self.epoch.ns(now).saturating_sub(asked_ns);
                     let flow = self.flows[i].spec.name.clone();
                     let echo = Event::Echo { flow, seq: message.seq, rtt_ns, out, back: via };
@@ -252,7 +258,9 @@ impl Apps {
             return None;
         };
         let found = self.flows.iter().position(|f| {
-            f.spec.index == message.flow && &*f.spec.other == from && f.spec.initiator != message.from_initiator
+            f.spec.index == message.flow
+                && &*f.spec.other == from
+                && f.spec.initiator != message.from_initiator
         });
         if found.is_none() {
             self.wrong_peer(format!("{} got a packet of flow {} from {from}", self.host, message.flow));
@@ -286,9 +294,10 @@ impl Apps {
 
     fn handle_tcp(&mut self, from: &str, packet: Packet, via: Path, now: Instant) {
         let Body::Tcp(segment) = packet.body else { return };
-        let existing = self.flows.iter().position(|f| {
-            f.bulk.as_ref().is_some_and(|b| b.local == packet.dst && b.remote == packet.src)
-        });
+        let existing = self
+            .flows
+            .iter()
+            .position(|f| f.bulk.as_ref().is_some_and(|b| b.local == packet.dst && b.remote == packet.src));
         let i = match existing {
             Some(i) => {
                 if let Some(bulk) = &mut self.flows[i].bulk {
@@ -303,9 +312,12 @@ impl Apps {
                         && BULK_SERVER_PORT + f.spec.index as u16 == packet.dst.port()
                         && &*f.spec.other == from
                 });
-                let Some(i) = listener.filter(|_| segment.flags.syn() && !segment.flags.ack()) else { return };
+                let Some(i) = listener.filter(|_| segment.flags.syn() && !segment.flags.ack()) else {
+                    return;
+                };
                 let connection = Connection::accept(bulk_config(), self.flows[i].spec.index, &segment, now);
-                self.flows[i].bulk = Some(Bulk { connection, local: packet.dst, remote: packet.src, count: 0 });
+                self.flows[i].bulk =
+                    Some(Bulk { connection, local: packet.dst, remote: packet.src, count: 0 });
                 i
             }
         };
@@ -316,14 +328,13 @@ impl Apps {
         let flow = &mut self.flows[i];
         let Some(bulk) = &mut flow.bulk else { return };
         let mut finished = None;
+        let mut peer_closed = false;
         while let Some(event) = bulk.connection.poll_event() {
             match event {
                 tcp::Event::Connected | tcp::Event::Writable | tcp::Event::Readable => {}
                 tcp::Event::PeerClosed => {
                     bulk.connection.close();
-                    if !flow.spec.initiator {
-                        finished.get_or_insert((bulk.count == flow.spec.bytes, "the sender closed early"));
-                    }
+                    peer_closed = true;
                 }
                 tcp::Event::Closed => {}
                 tcp::Event::Reset => finished = Some((false, "connection reset")),
@@ -332,13 +343,19 @@ impl Apps {
         }
         let mut read = 0;
         while let Some(data) = bulk.connection.read() {
-            let in_order = data.iter().enumerate().all(|(k, byte)| {
-                *byte == MARKER[((bulk.count + k as u64) % MARKER.len() as u64) as usize]
-            });
+            let in_order = data
+                .iter()
+                .enumerate()
+                .all(|(k, byte)| *byte == MARKER[((bulk.count + k as u64) % MARKER.len() as u64) as usize]);
             if !in_order {
                 self.out.push_back(AppOutput::Event(Event::Violation {
                     invariant: "corrupt-stream".into(),
-                    detail: format!("{}: wrong byte in the {} bytes after {}", flow.spec.name, data.len(), bulk.count),
+                    detail: format!(
+                        "{}: wrong byte in the {} bytes after {}",
+                        flow.spec.name,
+                        data.len(),
+                        bulk.count
+                    ),
                 }));
             }
             bulk.count += data.len() as u64;
@@ -356,6 +373,9 @@ impl Apps {
             if bulk.count == flow.spec.bytes {
                 finished.get_or_insert((true, ""));
             }
+        }
+        if peer_closed && !flow.spec.initiator {
+            finished.get_or_insert((false, "the sender closed early"));
         }
         if flow.spec.initiator {
             write_pattern(bulk, flow.spec.bytes);

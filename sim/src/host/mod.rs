@@ -131,7 +131,8 @@ impl Host {
                 let slot = &mut self.slots[owner as usize];
                 let program = slot.program.as_mut().ok_or("no-socket")?;
                 slot.dirty = true;
-                program.handle(Input::Datagram { port: packet.dst.port(), from: packet.src, data }, clock.now());
+                program
+                    .handle(Input::Datagram { port: packet.dst.port(), from: packet.src, data }, clock.now());
             }
             Body::Tcp(segment) => {
                 self.tcp.receive(packet.src, packet.dst, segment, clock, &mut self.inbox, out)?;
@@ -139,7 +140,13 @@ impl Host {
             // Hosts outside the tunnel answer echo requests as every IP stack does (RFC 1122 §3.2.2.6).
             Body::Echo { reply: false, seq, data } => {
                 let body = Body::Echo { reply: true, seq, data };
-                out.packets.push(Packet { id: 0, src: packet.dst, dst: packet.src, ttl: crate::packet::DEFAULT_TTL, body });
+                out.packets.push(Packet {
+                    id: 0,
+                    src: packet.dst,
+                    dst: packet.src,
+                    ttl: crate::packet::DEFAULT_TTL,
+                    body,
+                });
             }
             Body::Echo { reply: true, .. } => return Err("no-socket"),
         }
@@ -187,7 +194,9 @@ impl Host {
             slot.dirty = true;
             let now = clock.now();
             match input {
-                TcpInput::Accepted { conn, port, from } => program.handle(Input::Accepted { conn, port, from }, now),
+                TcpInput::Accepted { conn, port, from } => {
+                    program.handle(Input::Accepted { conn, port, from }, now)
+                }
                 TcpInput::Connected(conn) => program.handle(Input::Connected { conn }, now),
                 TcpInput::Stream(conn, data) => program.handle(Input::Stream { conn, data: &data }, now),
                 TcpInput::Writable(conn, space) => program.handle(Input::Writable { conn, space }, now),
@@ -218,7 +227,9 @@ impl Host {
                     if lost > 0 {
                         out.events.push(Event::Warning {
                             node: self.name.clone(),
-                            what: format!("program wrote {lost} bytes more than its connection had space for"),
+                            what: format!(
+                                "program wrote {lost} bytes more than its connection had space for"
+                            ),
                         });
                     }
                 }

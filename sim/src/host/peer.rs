@@ -81,7 +81,9 @@ impl PeerProgram {
             peer::Event::Candidates { peer, candidates, via } => {
                 Event::Candidates { host, peer, candidates, via: via.into() }
             }
-            peer::Event::Probe { peer, to, attempt, why } => Event::Probe { host, peer, to, attempt, why: why.into() },
+            peer::Event::Probe { peer, to, attempt, why } => {
+                Event::Probe { host, peer, to, attempt, why: why.into() }
+            }
             peer::Event::Validated { peer, address, rtt } => {
                 Event::Validated { host, peer, address, rtt_ns: nanos(rtt) }
             }
@@ -127,13 +129,16 @@ impl Program for PeerProgram {
         let conn = |conn: ConnId| peer::ConnId(conn.0 as u32);
         match input {
             Input::Addresses(ips) => {
-                let addresses: Vec<SocketAddr> = ips.iter().map(|ip| SocketAddr::new(*ip, PEER_PORT)).collect();
+                let addresses: Vec<SocketAddr> =
+                    ips.iter().map(|ip| SocketAddr::new(*ip, PEER_PORT)).collect();
                 self.peer.handle(peer::Input::Addresses(&addresses), now);
             }
             Input::Datagram { from, data, .. } => self.peer.handle(peer::Input::Datagram { from, data }, now),
             Input::Connected { conn: id } => self.peer.handle(peer::Input::Connected(conn(id)), now),
             Input::Stream { conn: id, data } => self.peer.handle(peer::Input::Stream(conn(id), data), now),
-            Input::Writable { conn: id, space } => self.peer.handle(peer::Input::Writable(conn(id), space), now),
+            Input::Writable { conn: id, space } => {
+                self.peer.handle(peer::Input::Writable(conn(id), space), now)
+            }
             Input::Closed { conn: id } => self.peer.handle(peer::Input::Closed(conn(id)), now),
             // A peer listens on no TCP port.
             Input::Accepted { .. } => {}

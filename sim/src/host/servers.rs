@@ -113,7 +113,9 @@ impl Program for RelayProgram {
         }
         if let Some(transmit) = self.derp.poll_transmit() {
             return Some(match transmit {
-                derp::server::ServerTransmit::Write { conn, data } => Output::Write { conn: ConnId(conn.0), data },
+                derp::server::ServerTransmit::Write { conn, data } => {
+                    Output::Write { conn: ConnId(conn.0), data }
+                }
                 derp::server::ServerTransmit::Close { conn } => Output::Close { conn: ConnId(conn.0) },
             });
         }
@@ -164,9 +166,15 @@ impl Program for CoordinatorProgram {
 
     fn handle(&mut self, input: Input<'_>, now: Instant) {
         match input {
-            Input::Accepted { conn, from, .. } => self.server.accepted(coord::server::ConnId(conn.0), from, now),
-            Input::Stream { conn, data } => self.server.handle_stream(coord::server::ConnId(conn.0), data, now),
-            Input::Writable { conn, space } => self.server.writable(coord::server::ConnId(conn.0), space, now),
+            Input::Accepted { conn, from, .. } => {
+                self.server.accepted(coord::server::ConnId(conn.0), from, now)
+            }
+            Input::Stream { conn, data } => {
+                self.server.handle_stream(coord::server::ConnId(conn.0), data, now)
+            }
+            Input::Writable { conn, space } => {
+                self.server.writable(coord::server::ConnId(conn.0), space, now)
+            }
             Input::Closed { conn } => self.server.closed(coord::server::ConnId(conn.0), now),
             Input::Addresses(_) | Input::Datagram { .. } | Input::Connected { .. } => {}
         }
@@ -183,7 +191,9 @@ impl Program for CoordinatorProgram {
     fn poll_output(&mut self) -> Option<Output> {
         if let Some(transmit) = self.server.poll_transmit() {
             return Some(match transmit {
-                coord::server::ServerTransmit::Write { conn, data } => Output::Write { conn: ConnId(conn.0), data },
+                coord::server::ServerTransmit::Write { conn, data } => {
+                    Output::Write { conn: ConnId(conn.0), data }
+                }
                 coord::server::ServerTransmit::Close { conn } => Output::Close { conn: ConnId(conn.0) },
             });
         }
@@ -198,7 +208,9 @@ impl Program for CoordinatorProgram {
 
 fn coordinator_words(event: &coord::server::ServerEvent) -> Option<String> {
     match event {
-        coord::server::ServerEvent::Rejected { remote, error, .. } => Some(format!("rejected {remote}: {error}")),
+        coord::server::ServerEvent::Rejected { remote, error, .. } => {
+            Some(format!("rejected {remote}: {error}"))
+        }
         _ => None,
     }
 }

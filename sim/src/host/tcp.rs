@@ -3,6 +3,7 @@
 use super::{ConnId, Effects, Refusal, TcpInput, TimerKey};
 use crate::packet::Packet;
 use crate::world::Clock;
+use ::tcp::{Config, Connection, Event, Segment};
 use bytes::Bytes;
 use indexmap::IndexMap;
 use rand::{Rng, RngExt};
@@ -11,7 +12,6 @@ use rustc_hash::FxBuildHasher;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use ::tcp::{Config, Connection, Event, Segment};
 
 /// Linux's default `net.ipv4.ip_local_port_range`.
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
@@ -62,7 +62,8 @@ impl TcpStack {
     /// Closes the listeners and connections of a program that has ended, without telling it.
     pub(super) fn close_all_of(&mut self, owner: u32, clock: &Clock, inbox: &mut Inbox, out: &mut Effects) {
         self.listeners.retain(|_, o| *o != owner);
-        let slots: Vec<u32> = self.by_id.iter().filter(|((o, _), _)| *o == owner).map(|(_, slot)| *slot).collect();
+        let slots: Vec<u32> =
+            self.by_id.iter().filter(|((o, _), _)| *o == owner).map(|(_, slot)| *slot).collect();
         self.by_id.retain(|(o, _), _| *o != owner);
         for slot in slots {
             let conn = &mut self.conns[slot as usize];
@@ -92,8 +93,18 @@ impl TcpStack {
             inbox.push_back((owner, TcpInput::Closed(id)));
             return;
         };
-        let connection = Connection::connect(Config::default(), self.rng.next_u32(), clock.now());
-        let slot = self.insert(Conn { connection, local, remote: to, owner, id, known: true, open: false, credit: 0, armed_ns: None });
+        let connection = Connection::connect(config(), self.rng.next_u32(), clock.now());
+        let slot = self.insert(Conn {
+            connection,
+            local,
+            remote: to,
+            owner,
+            id,
+            known: true,
+            open: false,
+            credit: 0,
+            armed_ns: None,
+        });
         self.service(slot, clock, inbox, out);
     }
 
@@ -117,7 +128,8 @@ impl TcpStack {
     ) -> Result<(), Refusal> {
         let existing = self.by_tuple.get(&(dst, src)).copied();
         // A new connection may take the place of one that only waits for late segments (RFC 9293 §3.10.7.4).
-        let replaced = existing.filter(|slot| self.conns[*slot as usize].connection.is_replaceable_by(&segment));
+        let replaced =
+            existing.filter(|slot| self.conns[*slot as usize].connection.is_replaceable_by(&segment));
         if let Some(slot) = replaced {
             self.remove(slot);
         }
@@ -134,9 +146,18 @@ impl TcpStack {
                 };
                 let id = ConnId(ConnId::FIRST_ACCEPTED + self.accepted);
                 self.accepted += 1;
-                let connection = Connection::accept(Config::default(), self.rng.next_u32(), &segment, clock.now());
-                let conn =
-                    Conn { connection, local: dst, remote: src, owner, id, known: false, open: false, credit: 0, armed_ns: None };
+                let connection = Connection::accept(config(), self.rng.next_u32(), &segment, clock.now());
+                let conn = Conn {
+                    connection,
+                    local: dst,
+                    remote: src,
+                    owner,
+                    id,
+                    known: false,
+                    open: false,
+                    credit: 0,
+                    armed_ns: None,
+                };
                 let slot = self.insert(conn);
                 self.service(slot, clock, inbox, out);
                 return Ok(());
@@ -167,7 +188,14 @@ impl TcpStack {
         len - taken
     }
 
-    pub(super) fn close(&mut self, owner: u32, id: ConnId, clock: &Clock, inbox: &mut Inbox, out: &mut Effects) {
+    pub(super) fn close(
+        &mut self,
+        owner: u32,
+        id: ConnId,
+        clock: &Clock,
+        inbox: &mut Inbox,
+        out: &mut Effects,
+    ) {
         let Some(slot) = self.by_id.swap_remove(&(owner, id)) else { return };
         let conn = &mut self.conns[slot as usize];
         conn.known = false;
@@ -175,7 +203,14 @@ impl TcpStack {
         self.service(slot, clock, inbox, out);
     }
 
-    pub(super) fn handle_timer(&mut self, slot: u32, at_ns: u64, clock: &Clock, inbox: &mut Inbox, out: &mut Effects) {
+    pub(super) fn handle_timer(
+        &mut self,
+        slot: u32,
+        at_ns: u64,
+        clock: &Clock,
+        inbox: &mut Inbox,
+        out: &mut Effects,
+    ) {
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
         if conn.armed_ns != Some(at_ns) {
             return;
@@ -204,7 +239,8 @@ impl TcpStack {
                     if id.0 >= ConnId::FIRST_ACCEPTED {
                         if self.by_id.contains_key(&(owner, id)) {
                             conn.known = true;
-                            let input = TcpInput::Accepted { conn: id, port: conn.local.port(), from: conn.remote };
+                            let input =
+                                TcpInput::Accepted { conn: id, port: conn.local.port(), from: conn.remote };
                             inbox.push_back((owner, input));
                         }
                     } else if conn.known {
@@ -246,6 +282,11 @@ impl TcpStack {
             }
         }
     }
+}
+
+/// Without Nagle's algorithm, as Go's and most servers' sockets: a small frame does not wait for the one before it.
+fn config() -> Config {
+    Config { nodelay: true, ..Config::default() }
 }
 
 /// A SYN that asks a listener for a connection.

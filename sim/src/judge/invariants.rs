@@ -31,7 +31,10 @@ pub(super) fn check(scenario: &Scenario, records: &[Record], metrics: &Metrics) 
 /// Whether the timeline takes away what the oracle assumes, for good.
 fn timeline_cuts(scenario: &Scenario) -> bool {
     scenario.timeline.iter().any(|timed| {
-        matches!(timed.action, Action::SetLink { up: false, .. } | Action::SetFirewall { .. } | Action::ChangeLink { .. })
+        matches!(
+            timed.action,
+            Action::SetLink { up: false, .. } | Action::SetFirewall { .. } | Action::ChangeLink { .. }
+        )
     })
 }
 
@@ -44,13 +47,19 @@ fn unconnected(scenario: &Scenario, pair: &PairMetrics, end_ns: u64, out: &mut V
     let who = format!("{} and {}", pair.a, pair.b);
     match pair.first_data_ns {
         None if ran_ns >= CONNECTED_WITHIN_NS => {
-            out.push(format!("unconnected: {who} have a working path and exchanged nothing in {}", units::duration(ran_ns)));
+            out.push(format!(
+                "unconnected: {who} have a working path and exchanged nothing in {}",
+                units::duration(ran_ns)
+            ));
         }
         _ => {}
     }
     for gap in pair.gaps.iter().filter(|g| !g.resumed && g.length_ns() >= CONNECTED_WITHIN_NS) {
         let length = units::duration(gap.length_ns());
-        out.push(format!("unconnected: {} heard nothing more of {} for {length}, until the end", gap.host, gap.flow));
+        out.push(format!(
+            "unconnected: {} heard nothing more of {} for {length}, until the end",
+            gap.host, gap.flow
+        ));
     }
 }
 

@@ -5,7 +5,7 @@
 //! without port prediction, a pair of classes connects exactly where RFC 4787's definitions let it.
 
 use crate::scenario::{Attachment, Host, Router, Scenario};
-use nat::{Filtering, FirewallConfig, Hairpin, Inbound, Mapping, PortAllocation, Proto};
+use nat::{Filtering, FirewallConfig, Hairpin, Inbound, InputPolicy, Mapping, PortAllocation, Proto};
 use trace::Path;
 
 /// Whether a direct path exists.
@@ -13,7 +13,7 @@ use trace::Path;
 pub enum Direct {
     /// No sequence of packets opens one.
     No,
-    /// It depends on a port that a NAT happens to choose.
+    /// It depends on a port that a NAT happens to choose, or on whose packet comes first.
     Perhaps,
     /// Simultaneous opening makes one.
     Yes,
@@ -50,6 +50,8 @@ struct Class {
     filtering: Filtering,
     /// A mapping that varies, but whose port may be guessed: it keeps or counts.
     guessable: bool,
+    /// A packet of the other side that comes first can take the tuple that ours needs (Linux, whose router accepts it).
+    poisoned: bool,
     udp: bool,
 }
 
@@ -58,6 +60,7 @@ impl Class {
         mapping: Mapping::EndpointIndependent,
         filtering: Filtering::EndpointIndependent,
         guessable: false,
+        poisoned: false,
         udp: true,
     };
 
@@ -66,9 +69,12 @@ impl Class {
         if let Some(nat) = &router.nat {
             class.mapping = class.mapping.max(nat.mapping);
             // The tables of Linux filter by address and port whatever else they do.
-            let filtering = if nat.conntrack.is_some() { Filtering::AddressAndPortDependent } else { nat.filtering };
+            let filtering =
+                if nat.conntrack.is_some() { Filtering::AddressAndPortDependent } else { nat.filtering };
             class.filtering = class.filtering.max(filtering);
-            class.guessable |= nat.mapping != Mapping::EndpointIndependent && nat.allocation != PortAllocation::Random;
+            class.poisoned |= nat.conntrack == Some(InputPolicy::Accept);
+            class.guessable |=
+                nat.mapping != Mapping::EndpointIndependent && nat.allocation != PortAllocation::Random;
         }
         if let Some(firewall) = &router.firewall {
             if firewall.inbound == Inbound::Stateful {
@@ -106,9 +112,9 @@ fn connects(a: Class, b: Class) -> Direct {
         (false, true) => a.filtering != Filtering::AddressAndPortDependent,
         (true, true) => strictness(a) + strictness(b) <= 1,
     };
-    if sure {
+    if sure && !a.poisoned && !b.poisoned {
         Direct::Yes
-    } else if a.guessable || b.guessable {
+    } else if sure || a.guessable || b.guessable {
         Direct::Perhaps
     } else {
         Direct::No
@@ -142,7 +148,9 @@ pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
     if shared > 0 && inner_a.is_empty() && inner_b.is_empty() {
         return Some(Route { direct: Direct::Yes, lan: true, relay });
     }
-    let class = |boxes: &[(&str, &Router)]| boxes.iter().fold(Class::OPEN, |class, (_, router)| class.through(router));
+    let class = |boxes: &[(&str, &Router)]| {
+        boxes.iter().fold(Class::OPEN, |class, (_, router)| class.through(router))
+    };
     if shared == 0 {
         return Some(Route { direct: connects(class(&a), class(&b)), lan: false, relay });
     }
@@ -174,6 +182,7 @@ mod tests {
             mapping: mapping.to_lowercase().parse().expect("a mapping"),
             filtering: filtering.to_lowercase().parse().expect("a filtering"),
             guessable: false,
+            poisoned: false,
             udp: true,
         }
     }

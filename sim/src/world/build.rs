@@ -3,8 +3,8 @@
 use super::net::{Inner, Parent, Router, Site};
 use super::{Agenda, Captures, Clock, Entry, Log, Options, Seed, World, nanos};
 use crate::host::{
-    COORDINATOR_PORTS, CoordinatorProgram, Effects, FlowSpec, Host, MARKER, PeerProgram, Program, RELAY_PORTS, RelayProgram,
-    STUN_PORT, StunProgram,
+    COORDINATOR_PORTS, CoordinatorProgram, Effects, FlowSpec, Host, MARKER, PeerProgram, Program,
+    RELAY_PORTS, RelayProgram, STUN_PORT, StunProgram,
 };
 use crate::scenario::{Scenario, Traffic};
 use crate::topology::{COORDINATOR, Node, NodeIdx, Topology};
@@ -51,7 +51,88 @@ pub(super) struct Starter {
 
 impl World {
     /// Builds the world of a scenario.
-    pub fn new(scenario: &Scenario, topology: &Topology, seed: Seed, options: Options) -> Result<World, BuildError> {
+    pub fn new(
+        scenario: &Scenario,
+        topology: &Topology,
+        seed: Seed,
+        options: Options,
+    ) -> Result<World, BuildError> {
+        let mut world = World::network(scenario, topology, seed, options);
+        world.install(scenario, topology)?;
+        world.schedule();
+        Ok(world)
+    }
+
+    /// Builds the network of a scenario with nothing on its hosts and servers, for programs of your own: see
+    /// [`add_program`](World::add_program). Routers, cables and the timeline are those of the scenario; its traffic and
+    /// expectations mean nothing here.
+    ///
+    /// ```
+    /// use punchbag::Program;
+    /// use punchbag::host::{Input, Output};
+    /// use punchbag::scenario::parse;
+    /// use punchbag::topology::Topology;
+    /// use punchbag::world::{Options, Seed, World};
+    /// use std::net::SocketAddr;
+    /// use std::time::{Duration, Instant};
+    ///
+    /// /// Asks once, if it knows whom, and says where an answer came from.
+    /// struct Asker {
+    ///     ask: Option<SocketAddr>,
+    ///     out: Vec<Output>,
+    /// }
+    ///
+    /// impl Program for Asker {
+    ///     fn udp_ports(&self) -> Vec<u16> {
+    ///         vec![4000]
+    ///     }
+    ///     fn handle(&mut self, input: Input<'_>, _now: Instant) {
+    ///         match (input, self.ask) {
+    ///             (Input::Addresses(_), Some(to)) => {
+    ///                 self.out.push(Output::Datagram { port: 4000, to, data: "where am I?".into() });
+    ///             }
+    ///             (Input::Datagram { from, .. }, None) => {
+    ///                 let data = from.to_string().into_bytes().into();
+    ///                 self.out.push(Output::Datagram { port: 4000, to: from, data });
+    ///             }
+    ///             (Input::Datagram { data, .. }, Some(_)) => {
+    ///                 assert_eq!(data.as_ref(), b"33.0.0.1:4000", "the address of the router at home");
+    ///             }
+    ///             _ => {}
+    ///         }
+    ///     }
+    ///     fn handle_timeout(&mut self, _now: Instant) {}
+    ///     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+    ///         None
+    ///     }
+    ///     fn poll_output(&mut self) -> Option<Output> {
+    ///         self.out.pop()
+    ///     }
+    /// }
+    ///
+    /// let text = r#"
+    /// title = "A machine at home asks one on the internet"
+    /// router.home = { region = "eu-west", nat = "symmetric" }
+    /// host.takkie = { behind = "home" }
+    /// host.flappie = { region = "eu-west" }
+    /// "#;
+    /// let scenario = parse("asked", "asked.toml", text)?;
+    /// let topology = Topology::new(&scenario)?;
+    /// let mut world = World::bare(&scenario, &topology, Seed(1), Options::default());
+    /// let flappie = topology.node(topology.find("flappie").unwrap()).address;
+    /// world.add_program("flappie", Box::new(Asker { ask: None, out: Vec::new() }))?;
+    /// world.add_program("takkie", Box::new(Asker { ask: Some((flappie, 4000).into()), out: Vec::new() }))?;
+    /// world.run_until(Duration::from_secs(1));
+    /// assert_eq!(world.packets(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn bare(scenario: &Scenario, topology: &Topology, seed: Seed, options: Options) -> World {
+        let mut world = World::network(scenario, topology, seed, options);
+        world.schedule();
+        world
+    }
+
+    fn network(scenario: &Scenario, topology: &Topology, seed: Seed, options: Options) -> World {
         let clock = Clock::new();
         let regions = topology.regions.len() as u32;
         let pairs = (0..regions).flat_map(|a| (0..regions).map(move |b| (a, b)));
@@ -79,11 +160,14 @@ impl World {
             effects: Effects::default(),
         };
         world.describe(topology);
-        world.install(scenario, topology)?;
-        for (i, timed) in scenario.timeline.iter().enumerate() {
-            world.agenda.push(nanos(timed.at), Entry::Script(i as u32));
+        world
+    }
+
+    /// Puts the scenario's timeline on the agenda.
+    fn schedule(&mut self) {
+        for (i, timed) in self.timeline.iter().enumerate() {
+            self.agenda.push(nanos(timed.at), Entry::Script(i as u32));
         }
-        Ok(world)
     }
 
     /// Writes the topology into the log.
@@ -261,7 +345,8 @@ impl World {
             }
             Recipe::Stun => Box::new(StunProgram::new()),
             Recipe::Coordinator { name, relays } => {
-                let config = coord::server::ServerConfig::new(self.key("coordinator", name, 0), relays.clone());
+                let config =
+                    coord::server::ServerConfig::new(self.key("coordinator", name, 0), relays.clone());
                 let server = coord::server::Server::new(config, rng("coordinator", name), now);
                 Box::new(CoordinatorProgram::new(name.clone(), server))
             }
@@ -271,7 +356,8 @@ impl World {
 
 fn site(node: &Node, seed: Seed, options: Options) -> Site {
     let name = &node.name;
-    let cable = |config: &link::LinkConfig, way: &str| Link::new(*config, seed.pcg(&format!("link {name} {way}")));
+    let cable =
+        |config: &link::LinkConfig, way: &str| Link::new(*config, seed.pcg(&format!("link {name} {way}")));
     let body = match &node.router {
         Some(plan) => {
             let mut nat = plan.nat.clone().map(|config| {

@@ -13,7 +13,10 @@ pub struct Clock {
 
 impl Clock {
     /// A clock at 0.
-    #[expect(clippy::disallowed_methods, reason = "std has no other way to make an Instant; only differences to it are used")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "std has no other way to make an Instant; only differences to it are used"
+    )]
     pub fn new() -> Clock {
         let base = Instant::now();
         Clock { base, now_ns: 0, now: base }

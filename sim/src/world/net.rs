@@ -94,7 +94,9 @@ impl World {
                     Parent::Router(_) => self.later(at_ns, Step::Climbed(node, packet)),
                     Parent::Internet { region } => match self.internet.get(&packet.dst.ip()) {
                         Some(&to) => {
-                            let Parent::Internet { region: far } = self.sites[to as usize].parent else { return };
+                            let Parent::Internet { region: far } = self.sites[to as usize].parent else {
+                                return;
+                            };
                             let delay_ns = self.latency_ns[(region * self.regions + far) as usize];
                             self.later(at_ns + delay_ns, Step::Descend(to, packet));
                         }
@@ -160,7 +162,8 @@ impl World {
             match host.receive(packet, clock, &mut effects) {
                 Ok(()) => {
                     let Stub { id, src, dst, payload, .. } = stub;
-                    self.log.push(self.clock.now_ns(), Event::Delivered { node: name, id, src, dst, payload });
+                    self.log
+                        .push(self.clock.now_ns(), Event::Delivered { node: name, id, src, dst, payload });
                 }
                 Err(reason) => self.log.push(self.clock.now_ns(), stub.dropped(name, reason)),
             }
@@ -193,7 +196,10 @@ impl World {
     fn emit(&mut self, node: u32, packet: Packet) {
         let site = &self.sites[node as usize];
         if self.options.checks && self.plaintext.find(packet.payload()).is_some() {
-            let detail = format!("{} sent packet {} with plaintext of the tunnel to {}", site.name, packet.id, packet.dst);
+            let detail = format!(
+                "{} sent packet {} with plaintext of the tunnel to {}",
+                site.name, packet.id, packet.dst
+            );
             self.violation("plaintext", detail);
             return;
         }
@@ -311,7 +317,8 @@ impl World {
 
     fn translated(&mut self, name: &Name, before: (SocketAddr, SocketAddr), packet: &Packet) {
         if self.log.enabled() && before != (packet.src, packet.dst) {
-            let event = Event::Translated { node: name.clone(), id: packet.id, src: packet.src, dst: packet.dst };
+            let event =
+                Event::Translated { node: name.clone(), id: packet.id, src: packet.src, dst: packet.dst };
             self.log.push(self.clock.now_ns(), event);
         }
     }
@@ -363,7 +370,12 @@ impl World {
 }
 
 /// The firewall stands inside of the NAT, as in Linux's FORWARD chain: it sees inside addresses both ways.
-fn through(router: &mut Router, from: Side, packet: &mut Packet, now: Instant) -> Result<Side, nat::DropReason> {
+fn through(
+    router: &mut Router,
+    from: Side,
+    packet: &mut Packet,
+    now: Instant,
+) -> Result<Side, nat::DropReason> {
     let mut to = match from {
         Side::Inside => Side::Outside,
         Side::Outside => Side::Inside,
@@ -416,9 +428,13 @@ fn binding_event(name: &Name, event: &nat::Event) -> Option<Event> {
         nat::Event::BindingCreated { proto: p, inside, external, remote, .. } => {
             Some(Event::Binding { node: name.clone(), proto: proto(p), inside, external, remote })
         }
-        nat::Event::BindingExpired { proto: p, inside, external, .. } => {
-            Some(Event::Unbound { node: name.clone(), proto: proto(p), inside, external, reason: "expired".into() })
-        }
+        nat::Event::BindingExpired { proto: p, inside, external, .. } => Some(Event::Unbound {
+            node: name.clone(),
+            proto: proto(p),
+            inside,
+            external,
+            reason: "expired".into(),
+        }),
         nat::Event::Cleared => None,
     }
 }

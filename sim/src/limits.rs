@@ -1,0 +1,131 @@
+//! What the model leaves out. Written here, beside the code, so that the page of limits cannot be forgotten.
+
+use std::fmt::Write;
+
+/// One thing that real networks do and the simulator does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Part of the model.
+    pub area: &'static str,
+    /// What is left out.
+    pub what: &'static str,
+    /// What follows for somebody who reads a result.
+    pub so: &'static str,
+}
+
+const fn limit(area: &'static str, what: &'static str, so: &'static str) -> Limit {
+    Limit { area, what, so }
+}
+
+/// All of them.
+pub const LIMITS: &[Limit] = &[
+    limit(
+        "network",
+        "IPv6 is in the types but not in the shipped scenarios",
+        "Paths that IPv6 would open are not found.",
+    ),
+    limit(
+        "network",
+        "no DNS: programs know addresses of servers",
+        "A network that blocks or falsifies DNS cannot be written down.",
+    ),
+    limit(
+        "network",
+        "one address per host, one cable per node",
+        "No multi-homing and no roaming between interfaces.",
+    ),
+    limit(
+        "network",
+        "the internet's delay between two regions is constant and symmetric",
+        "Route changes and congestion in the core do not happen.",
+    ),
+    limit(
+        "network",
+        "no fragmentation and no path MTU: a cable carries any packet",
+        "Black holes by size are not found.",
+    ),
+    limit(
+        "ICMP",
+        "routers and hosts send no ICMP errors; echo is answered",
+        "A sender is not told of a closed port or an expired TTL, as behind most firewalls.",
+    ),
+    limit(
+        "NAT",
+        "no port block allocation, parity, hold-down or per-host quota (RFC 6888)",
+        "A carrier NAT never runs out of one subscriber's ports.",
+    ),
+    limit(
+        "NAT",
+        "no other subscribers: only the scenario's hosts move a sequential allocation on",
+        "Port prediction would look better than it is.",
+    ),
+    limit(
+        "NAT",
+        "no port mapping protocol (NAT-PMP, PCP, UPnP) on routers",
+        "Homes that would open a port on request stay as closed as their NAT.",
+    ),
+    limit(
+        "NAT",
+        "hairpin with internal source address is not modelled",
+        "A router that does so is either `none` or `external-source`.",
+    ),
+    limit(
+        "firewall",
+        "no look into payloads: `web-only` allows TCP 80 and 443, whatever is spoken there",
+        "A firewall that insists on TLS, or a proxy that must be used, cannot be written down.",
+    ),
+    limit(
+        "link",
+        "jitter is uniform, loss is independent from packet to packet",
+        "Bursts of loss, and delays with long tails, are not played.",
+    ),
+    limit(
+        "link",
+        "queues are drop-tail, rates constant",
+        "Active queue management and radio links that change their rate are not played.",
+    ),
+    limit(
+        "TCP",
+        "no ECN, pacing, BBR, fast open or path MTU discovery",
+        "Goodput is that of CUBIC without pacing.",
+    ),
+    limit("TCP", "a program reads at once", "No receiver closes its window because its program is slow."),
+    limit(
+        "relay",
+        "DERP over plain TCP on 443 and 80, without TLS; no mesh between relays, no rate limit",
+        "A connection to a relay is ready one or two round trips sooner than with TLS.",
+    ),
+    limit(
+        "coordination",
+        "one server, no access rules, no key expiry; its records outlive its restart",
+        "Loss of its records is not played.",
+    ),
+    limit(
+        "peer",
+        "no port prediction and no birthday search",
+        "Pairs that other software connects after hundreds of probes stay relayed here.",
+    ),
+    limit(
+        "host",
+        "programs take no time: a packet is handled in the instant it arrives",
+        "CPU cost does not show in latency or goodput.",
+    ),
+    limit("host", "clocks run alike and never jump", "Errors of clocks are not played."),
+];
+
+/// The page of limits, as Markdown.
+pub fn page() -> String {
+    let mut page = String::from(
+        "# What is not modelled\n\nA result of Punchbag says what would happen in the network that the model describes. \
+         What follows is outside it.\nThis page is printed by `punchbag limits`.\n",
+    );
+    let mut area = "";
+    for limit in LIMITS {
+        if limit.area != area {
+            area = limit.area;
+            _ = write!(page, "\n## {area}\n\n| not modelled | so |\n|---|---|\n");
+        }
+        _ = writeln!(page, "| {} | {} |", limit.what, limit.so);
+    }
+    page
+}
