@@ -169,7 +169,7 @@ impl Apps {
             next = now + flow.spec.interval;
         }
         let stop = flow.spec.stop.map(|stop| self.epoch.after(stop));
-        flow.next = (!stop.is_some_and(|stop| next >= stop)).then_some(next);
+        flow.next = stop.is_none_or(|stop| next < stop).then_some(next);
         let request = Message {
             flow: flow.spec.index,
             from_initiator: flow.spec.initiator,

@@ -52,8 +52,18 @@ pub struct Host {
     slots: Vec<Slot>,
     udp: BTreeMap<u16, u32>,
     tcp: TcpStack,
-    inbox: VecDeque<(u32, TcpInput)>,
+    inbox: Inbox,
     log_timers: bool,
+}
+
+/// What happened to programs' connections and has not reached them yet.
+type Inbox = VecDeque<(u32, TcpInput)>;
+
+/// The time, and where what follows from an input goes.
+struct Io<'a> {
+    clock: &'a Clock,
+    inbox: &'a mut Inbox,
+    out: &'a mut Effects,
 }
 
 /// A TCP event on its way to a program.
@@ -117,7 +127,7 @@ impl Host {
         let slot = &mut self.slots[index as usize];
         slot.armed_ns = None;
         let program = slot.program.take();
-        self.tcp.close_all_of(index, clock, &mut self.inbox, out);
+        self.tcp.close_all_of(index, &mut Io { clock, inbox: &mut self.inbox, out });
         self.inbox.retain(|(owner, _)| *owner != index);
         self.settle(clock, out);
         program
@@ -134,8 +144,13 @@ impl Host {
                 program
                     .handle(Input::Datagram { port: packet.dst.port(), from: packet.src, data }, clock.now());
             }
-            Body::Tcp(segment) => {
-                self.tcp.receive(packet.src, packet.dst, segment, clock, &mut self.inbox, out)?;
+            Body::Tcp(ref segment) => {
+                self.tcp.receive(
+                    packet.src,
+                    packet.dst,
+                    segment,
+                    &mut Io { clock, inbox: &mut self.inbox, out },
+                )?;
             }
             // Hosts outside the tunnel answer echo requests as every IP stack does (RFC 1122 §3.2.2.6).
             Body::Echo { reply: false, seq, data } => {
@@ -175,7 +190,9 @@ impl Host {
                     program.handle_timeout(clock.now());
                 }
             }
-            TimerKey::Conn(slot) => self.tcp.handle_timer(slot, at_ns, clock, &mut self.inbox, out),
+            TimerKey::Conn(slot) => {
+                self.tcp.handle_timer(slot, at_ns, &mut Io { clock, inbox: &mut self.inbox, out });
+            }
         }
         self.settle(clock, out);
     }
@@ -195,7 +212,7 @@ impl Host {
             let now = clock.now();
             match input {
                 TcpInput::Accepted { conn, port, from } => {
-                    program.handle(Input::Accepted { conn, port, from }, now)
+                    program.handle(Input::Accepted { conn, port, from }, now);
                 }
                 TcpInput::Connected(conn) => program.handle(Input::Connected { conn }, now),
                 TcpInput::Stream(conn, data) => program.handle(Input::Stream { conn, data: &data }, now),
@@ -219,11 +236,14 @@ impl Host {
                     }),
                 },
                 Output::Connect { conn, to } => match source(&self.addresses, to) {
-                    Some(ip) => self.tcp.connect(index, conn, ip, to, clock, &mut self.inbox, out),
+                    Some(ip) => {
+                        self.tcp.connect(index, conn, ip, to, &mut Io { clock, inbox: &mut self.inbox, out });
+                    }
                     None => self.inbox.push_back((index, TcpInput::Closed(conn))),
                 },
                 Output::Write { conn, data } => {
-                    let lost = self.tcp.write(index, conn, data, clock, &mut self.inbox, out);
+                    let lost =
+                        self.tcp.write(index, conn, data, &mut Io { clock, inbox: &mut self.inbox, out });
                     if lost > 0 {
                         out.events.push(Event::Warning {
                             node: self.name.clone(),
@@ -233,7 +253,9 @@ impl Host {
                         });
                     }
                 }
-                Output::Close { conn } => self.tcp.close(index, conn, clock, &mut self.inbox, out),
+                Output::Close { conn } => {
+                    self.tcp.close(index, conn, &mut Io { clock, inbox: &mut self.inbox, out });
+                }
                 Output::Event(event) => out.events.push(event),
             }
         }

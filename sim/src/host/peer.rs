@@ -67,10 +67,10 @@ impl PeerProgram {
                 Event::Registered { host, tunnel }
             }
             peer::Event::Coordinator { state, address, reason } => {
-                Event::Coordinator { host, state: server_state(state), address, reason: reason.to_string() }
+                Event::Coordinator { host, state: server_state(state), address, reason }
             }
             peer::Event::Relay { relay, state, address, reason } => {
-                Event::Relay { host, relay, state: server_state(state), address, reason: reason.to_string() }
+                Event::Relay { host, relay, state: server_state(state), address, reason }
             }
             peer::Event::Reflexive { server, mapped, rtt } => {
                 Event::Reflexive { host, server, mapped, rtt_ns: nanos(rtt) }
@@ -137,7 +137,7 @@ impl Program for PeerProgram {
             Input::Connected { conn: id } => self.peer.handle(peer::Input::Connected(conn(id)), now),
             Input::Stream { conn: id, data } => self.peer.handle(peer::Input::Stream(conn(id), data), now),
             Input::Writable { conn: id, space } => {
-                self.peer.handle(peer::Input::Writable(conn(id), space), now)
+                self.peer.handle(peer::Input::Writable(conn(id), space), now);
             }
             Input::Closed { conn: id } => self.peer.handle(peer::Input::Closed(conn(id)), now),
             // A peer listens on no TCP port.

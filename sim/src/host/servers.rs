@@ -167,13 +167,13 @@ impl Program for CoordinatorProgram {
     fn handle(&mut self, input: Input<'_>, now: Instant) {
         match input {
             Input::Accepted { conn, from, .. } => {
-                self.server.accepted(coord::server::ConnId(conn.0), from, now)
+                self.server.accepted(coord::server::ConnId(conn.0), from, now);
             }
             Input::Stream { conn, data } => {
-                self.server.handle_stream(coord::server::ConnId(conn.0), data, now)
+                self.server.handle_stream(coord::server::ConnId(conn.0), data, now);
             }
             Input::Writable { conn, space } => {
-                self.server.writable(coord::server::ConnId(conn.0), space, now)
+                self.server.writable(coord::server::ConnId(conn.0), space, now);
             }
             Input::Closed { conn } => self.server.closed(coord::server::ConnId(conn.0), now),
             Input::Addresses(_) | Input::Datagram { .. } | Input::Connected { .. } => {}

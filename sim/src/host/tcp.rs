@@ -1,8 +1,7 @@
 //! A host's TCP connections: which segment belongs to which, and what their programs hear of it.
 
-use super::{ConnId, Effects, Refusal, TcpInput, TimerKey};
+use super::{ConnId, Inbox, Io, Refusal, TcpInput, TimerKey};
 use crate::packet::Packet;
-use crate::world::Clock;
 use ::tcp::{Config, Connection, Event, Segment};
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -10,13 +9,11 @@ use rand::{Rng, RngExt};
 use rand_chacha::ChaCha12Rng;
 use rustc_hash::FxBuildHasher;
 use slab::Slab;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// Linux's default `net.ipv4.ip_local_port_range`.
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
-
-type Inbox = VecDeque<(u32, TcpInput)>;
 
 struct Conn {
     connection: Connection,
@@ -60,7 +57,7 @@ impl TcpStack {
     }
 
     /// Closes the listeners and connections of a program that has ended, without telling it.
-    pub(super) fn close_all_of(&mut self, owner: u32, clock: &Clock, inbox: &mut Inbox, out: &mut Effects) {
+    pub(super) fn close_all_of(&mut self, owner: u32, io: &mut Io<'_>) {
         self.listeners.retain(|_, o| *o != owner);
         let slots: Vec<u32> =
             self.by_id.iter().filter(|((o, _), _)| *o == owner).map(|(_, slot)| *slot).collect();
@@ -69,20 +66,11 @@ impl TcpStack {
             let conn = &mut self.conns[slot as usize];
             conn.known = false;
             conn.connection.close();
-            self.service(slot, clock, inbox, out);
+            self.service(slot, io);
         }
     }
 
-    pub(super) fn connect(
-        &mut self,
-        owner: u32,
-        id: ConnId,
-        ip: IpAddr,
-        to: SocketAddr,
-        clock: &Clock,
-        inbox: &mut Inbox,
-        out: &mut Effects,
-    ) {
+    pub(super) fn connect(&mut self, owner: u32, id: ConnId, ip: IpAddr, to: SocketAddr, io: &mut Io<'_>) {
         // RFC 6056 §3.3.1: a random start, then the next port that is free towards this destination.
         let span = u32::from(EPHEMERAL.end() - EPHEMERAL.start()) + 1;
         let start = self.rng.random_range(0..span);
@@ -90,10 +78,10 @@ impl TcpStack {
             .map(|i| SocketAddr::new(ip, EPHEMERAL.start() + ((start + i) % span) as u16))
             .find(|local| !self.by_tuple.contains_key(&(*local, to)));
         let Some(local) = free else {
-            inbox.push_back((owner, TcpInput::Closed(id)));
+            io.inbox.push_back((owner, TcpInput::Closed(id)));
             return;
         };
-        let connection = Connection::connect(config(), self.rng.next_u32(), clock.now());
+        let connection = Connection::connect(config(), self.rng.next_u32(), io.clock.now());
         let slot = self.insert(Conn {
             connection,
             local,
@@ -105,7 +93,7 @@ impl TcpStack {
             credit: 0,
             armed_ns: None,
         });
-        self.service(slot, clock, inbox, out);
+        self.service(slot, io);
     }
 
     fn insert(&mut self, conn: Conn) -> u32 {
@@ -121,15 +109,13 @@ impl TcpStack {
         &mut self,
         src: SocketAddr,
         dst: SocketAddr,
-        segment: Segment,
-        clock: &Clock,
-        inbox: &mut Inbox,
-        out: &mut Effects,
+        segment: &Segment,
+        io: &mut Io<'_>,
     ) -> Result<(), Refusal> {
         let existing = self.by_tuple.get(&(dst, src)).copied();
         // A new connection may take the place of one that only waits for late segments (RFC 9293 §3.10.7.4).
         let replaced =
-            existing.filter(|slot| self.conns[*slot as usize].connection.is_replaceable_by(&segment));
+            existing.filter(|slot| self.conns[*slot as usize].connection.is_replaceable_by(segment));
         if let Some(slot) = replaced {
             self.remove(slot);
         }
@@ -137,16 +123,16 @@ impl TcpStack {
             Some(slot) => slot,
             None => {
                 let listener = self.listeners.get(&dst.port()).copied();
-                let Some(owner) = listener.filter(|_| opens(&segment)) else {
+                let Some(owner) = listener.filter(|_| opens(segment)) else {
                     // RFC 9293 §3.10.7.1: a segment for a closed port is answered with a reset.
-                    if let Some(reset) = Segment::reset_for(&segment) {
-                        out.packets.push(Packet::tcp(dst, src, reset));
+                    if let Some(reset) = Segment::reset_for(segment) {
+                        io.out.packets.push(Packet::tcp(dst, src, reset));
                     }
                     return Err("connection-refused");
                 };
                 let id = ConnId(ConnId::FIRST_ACCEPTED + self.accepted);
                 self.accepted += 1;
-                let connection = Connection::accept(config(), self.rng.next_u32(), &segment, clock.now());
+                let connection = Connection::accept(config(), self.rng.next_u32(), segment, io.clock.now());
                 let conn = Conn {
                     connection,
                     local: dst,
@@ -159,67 +145,45 @@ impl TcpStack {
                     armed_ns: None,
                 };
                 let slot = self.insert(conn);
-                self.service(slot, clock, inbox, out);
+                self.service(slot, io);
                 return Ok(());
             }
         };
-        self.conns[slot as usize].connection.handle(&segment, clock.now());
-        self.service(slot, clock, inbox, out);
+        self.conns[slot as usize].connection.handle(segment, io.clock.now());
+        self.service(slot, io);
         Ok(())
     }
 
     /// Returns how many bytes did not fit.
-    pub(super) fn write(
-        &mut self,
-        owner: u32,
-        id: ConnId,
-        data: Bytes,
-        clock: &Clock,
-        inbox: &mut Inbox,
-        out: &mut Effects,
-    ) -> usize {
+    pub(super) fn write(&mut self, owner: u32, id: ConnId, data: Bytes, io: &mut Io<'_>) -> usize {
         // A connection that has just ended: the program will hear of it.
         let Some(&slot) = self.by_id.get(&(owner, id)) else { return 0 };
         let conn = &mut self.conns[slot as usize];
         let len = data.len();
         let taken = conn.connection.write(data);
         conn.credit = conn.credit.saturating_sub(len);
-        self.service(slot, clock, inbox, out);
+        self.service(slot, io);
         len - taken
     }
 
-    pub(super) fn close(
-        &mut self,
-        owner: u32,
-        id: ConnId,
-        clock: &Clock,
-        inbox: &mut Inbox,
-        out: &mut Effects,
-    ) {
+    pub(super) fn close(&mut self, owner: u32, id: ConnId, io: &mut Io<'_>) {
         let Some(slot) = self.by_id.swap_remove(&(owner, id)) else { return };
         let conn = &mut self.conns[slot as usize];
         conn.known = false;
         conn.connection.close();
-        self.service(slot, clock, inbox, out);
+        self.service(slot, io);
     }
 
-    pub(super) fn handle_timer(
-        &mut self,
-        slot: u32,
-        at_ns: u64,
-        clock: &Clock,
-        inbox: &mut Inbox,
-        out: &mut Effects,
-    ) {
+    pub(super) fn handle_timer(&mut self, slot: u32, at_ns: u64, io: &mut Io<'_>) {
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
         if conn.armed_ns != Some(at_ns) {
             return;
         }
         conn.armed_ns = None;
-        if conn.connection.poll_timeout().is_some_and(|(deadline, _)| deadline <= clock.now()) {
-            conn.connection.handle_timeout(clock.now());
+        if conn.connection.poll_timeout().is_some_and(|(deadline, _)| deadline <= io.clock.now()) {
+            conn.connection.handle_timeout(io.clock.now());
         }
-        self.service(slot, clock, inbox, out);
+        self.service(slot, io);
     }
 
     fn remove(&mut self, slot: u32) {
@@ -229,7 +193,7 @@ impl TcpStack {
     }
 
     /// Takes out of a connection whatever it has to say and to send.
-    fn service(&mut self, slot: u32, clock: &Clock, inbox: &mut Inbox, out: &mut Effects) {
+    fn service(&mut self, slot: u32, io: &mut Io<'_>) {
         let conn = &mut self.conns[slot as usize];
         let (owner, id) = (conn.owner, conn.id);
         while let Some(event) = conn.connection.poll_event() {
@@ -241,16 +205,16 @@ impl TcpStack {
                             conn.known = true;
                             let input =
                                 TcpInput::Accepted { conn: id, port: conn.local.port(), from: conn.remote };
-                            inbox.push_back((owner, input));
+                            io.inbox.push_back((owner, input));
                         }
                     } else if conn.known {
-                        inbox.push_back((owner, TcpInput::Connected(id)));
+                        io.inbox.push_back((owner, TcpInput::Connected(id)));
                     }
                 }
                 Event::Readable => {
                     while let Some(data) = conn.connection.read() {
                         if conn.known {
-                            inbox.push_back((owner, TcpInput::Stream(id, data)));
+                            io.inbox.push_back((owner, TcpInput::Stream(id, data)));
                         }
                     }
                 }
@@ -258,27 +222,27 @@ impl TcpStack {
                 // Nobody here keeps a half-closed connection: close our side as well.
                 Event::PeerClosed => {
                     conn.connection.close();
-                    tell_closed(conn, inbox);
+                    tell_closed(conn, io.inbox);
                 }
-                Event::Closed | Event::Reset | Event::TimedOut => tell_closed(conn, inbox),
+                Event::Closed | Event::Reset | Event::TimedOut => tell_closed(conn, io.inbox),
             }
         }
         let space = conn.connection.writable();
         if conn.known && conn.open && space > conn.credit {
             conn.credit = space;
-            inbox.push_back((owner, TcpInput::Writable(id, space)));
+            io.inbox.push_back((owner, TcpInput::Writable(id, space)));
         }
-        while let Some(segment) = conn.connection.poll_transmit(clock.now()) {
-            out.packets.push(Packet::tcp(conn.local, conn.remote, segment));
+        while let Some(segment) = conn.connection.poll_transmit(io.clock.now()) {
+            io.out.packets.push(Packet::tcp(conn.local, conn.remote, segment));
         }
         if conn.connection.is_closed() {
             return self.remove(slot);
         }
         if let Some((deadline, _)) = conn.connection.poll_timeout() {
-            let at_ns = clock.ns(deadline).max(clock.now_ns());
+            let at_ns = io.clock.ns(deadline).max(io.clock.now_ns());
             if conn.armed_ns.is_none_or(|armed| at_ns < armed) {
                 conn.armed_ns = Some(at_ns);
-                out.timers.push((at_ns, TimerKey::Conn(slot)));
+                io.out.timers.push((at_ns, TimerKey::Conn(slot)));
             }
         }
     }

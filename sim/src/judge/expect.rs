@@ -49,7 +49,7 @@ struct Checks<'a> {
 
 impl Checks<'_> {
     /// Judges every pair; the one that is worst is shown.
-    fn judge(&mut self, words: String, each: impl Fn(&PairMetrics) -> (bool, u64, String)) {
+    fn judge(&mut self, words: &str, each: impl Fn(&PairMetrics) -> (bool, u64, String)) {
         let words = format!("{}: {words}", self.who);
         let judged: Vec<_> = self.pairs.iter().map(|pair| (each(pair), pair)).collect();
         let failed = judged.iter().filter(|((held, ..), _)| !held).count();
@@ -66,7 +66,7 @@ impl Checks<'_> {
     }
 
     fn path(&mut self, path: Path) {
-        self.judge(path.as_str().to_owned(), |pair| {
+        self.judge(path.as_str(), |pair| {
             let seen = match pair.path() {
                 Some(path) => path.as_str().to_owned(),
                 None => "no path".to_owned(),
@@ -76,7 +76,7 @@ impl Checks<'_> {
     }
 
     fn within(&mut self, what: &str, limit: Duration, value: impl Fn(&PairMetrics) -> Option<u64>) {
-        self.judge(format!("{what} within {}", units::duration(nanos(limit))), |pair| match value(pair) {
+        self.judge(&format!("{what} within {}", units::duration(nanos(limit))), |pair| match value(pair) {
             Some(ns) => (ns <= nanos(limit), ns, units::duration(ns)),
             None => (false, u64::MAX, "never".to_owned()),
         });
@@ -89,14 +89,14 @@ impl Checks<'_> {
         value: impl Fn(&PairMetrics) -> Option<u64>,
         show: impl Fn(u64) -> String,
     ) {
-        self.judge(format!("{what} at most {}", show(limit)), |pair| match value(pair) {
+        self.judge(&format!("{what} at most {}", show(limit)), |pair| match value(pair) {
             Some(n) => (n <= limit, n, show(n)),
             None => (false, u64::MAX, "not measured".to_owned()),
         });
     }
 
     fn recovers(&mut self, limit: Duration) {
-        self.judge(format!("recovers within {}", units::duration(nanos(limit))), |pair| {
+        self.judge(&format!("recovers within {}", units::duration(nanos(limit))), |pair| {
             match pair.longest_recovery_ns() {
                 None => (false, u64::MAX, "nothing happened that it could recover from".to_owned()),
                 Some(None) => (false, u64::MAX, "traffic did not resume".to_owned()),
@@ -106,7 +106,7 @@ impl Checks<'_> {
     }
 
     fn goodput(&mut self, least: u64) {
-        self.judge(format!("goodput at least {}", units::rate(least)), |pair| {
+        self.judge(&format!("goodput at least {}", units::rate(least)), |pair| {
             let bulk = pair.flows.iter().filter(|f| f.kind == FlowKind::Bulk);
             match bulk.map(|f| f.goodput_bps.unwrap_or(0)).min() {
                 Some(bps) => (bps >= least, u64::MAX - bps, units::rate(bps)),
@@ -117,7 +117,7 @@ impl Checks<'_> {
 
     fn completes(&mut self, expected: bool) {
         let words = if expected { "transfers complete" } else { "transfers do not complete" };
-        self.judge(words.to_owned(), |pair| {
+        self.judge(words, |pair| {
             let bulk: Vec<_> = pair.flows.iter().filter(|f| f.kind == FlowKind::Bulk).collect();
             let done = bulk.iter().filter(|f| f.complete == Some(true)).count();
             let held = !bulk.is_empty() && (done == bulk.len()) == expected;

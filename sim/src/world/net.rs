@@ -118,7 +118,7 @@ impl World {
             self.dropped(&internet, &packet, "no-route");
             return;
         };
-        self.from_inside(node, packet);
+        self.came_from_inside(node, packet);
     }
 
     fn descend(&mut self, node: u32, packet: Packet) {
@@ -149,7 +149,7 @@ impl World {
         let clock = &self.clock;
         let site = &mut self.sites[node as usize];
         let Inner::Host(host) = &mut site.body else {
-            self.from_outside(node, packet);
+            self.came_from_outside(node, packet);
             return;
         };
         if self.log.enabled() || self.captures.is_some() {
@@ -222,7 +222,7 @@ impl World {
     }
 
     /// A router got a packet from one of its hosts.
-    fn from_inside(&mut self, node: u32, mut packet: Packet) {
+    fn came_from_inside(&mut self, node: u32, mut packet: Packet) {
         let now = self.clock.now();
         let now_ns = self.clock.now_ns();
         let Some((name, router)) = self.router(node) else { return };
@@ -265,7 +265,7 @@ impl World {
     }
 
     /// A router got a packet from its uplink.
-    fn from_outside(&mut self, node: u32, mut packet: Packet) {
+    fn came_from_outside(&mut self, node: u32, mut packet: Packet) {
         let now = self.clock.now();
         let now_ns = self.clock.now_ns();
         let Some((name, router)) = self.router(node) else { return };

@@ -25,7 +25,7 @@ impl World {
             Action::FlushRouter { router } => self.with_router(&router, forget),
             Action::RestartRelay { relay, off } => self.restart(&relay, off),
             Action::RestartCoordinator { off } => self.restart(crate::topology::COORDINATOR, off),
-            Action::ChangeLink { node, link } => self.change_link(&node, link),
+            Action::ChangeLink { node, link } => self.change_link(&node, &link),
             Action::SetLink { node, up } => {
                 if let Some(node) = self.node(&node) {
                     let site = &mut self.sites[node as usize];
@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    fn change_link(&mut self, name: &str, link: Access) {
+    fn change_link(&mut self, name: &str, link: &Access) {
         if let Some(node) = self.node(name) {
             let site = &mut self.sites[node as usize];
             site.up.set_config(link.up);
