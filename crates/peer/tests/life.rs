@@ -305,6 +305,8 @@ fn in_another_network_everything_is_connected_and_found_anew() {
     talk(&mut net, 0, 1, 1000, 150);
     let connected = |event: &Event| matches!(event, Event::Coordinator { state: ServerState::Connected, .. });
     assert!(net.first(0, since, connected).expect("registered") < ms(500));
+    let relayed = relay_event("relay-0", ServerState::Connected, "");
+    assert!(net.first(0, since, relayed).expect("connected") < ms(500));
     for host in 0..2 {
         assert!(matches!(net.path(host), Some(Via::Direct(_))), "{:?}", net.path(host));
     }

@@ -228,6 +228,7 @@ impl Net {
     pub(crate) fn relocate(&mut self, host: usize, octet: u8) {
         let local = SocketAddr::new(Ipv4Addr::new(192, 168, 1, octet).into(), 41641);
         self.hosts[host].local = local;
+        self.hosts[host].credit.clear();
         self.input(host, Input::Addresses(&[local]));
     }
 
