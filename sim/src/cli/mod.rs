@@ -56,8 +56,10 @@ enum Command {
     /// Print NAT, firewall and link presets, expanded, with their sources.
     Presets(presets::Args),
     /// Print what is not modelled, as Markdown.
+    #[command(after_help = "Example: punchbag limits > limits.md")]
     Limits,
     /// Print the JSON Schema of scenario files, for editors.
+    #[command(after_help = "Example: punchbag schema > scenario.schema.json")]
     Schema,
 }
 

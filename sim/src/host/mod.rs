@@ -72,7 +72,7 @@ enum TcpInput {
     Accepted { conn: ConnId, port: u16, from: SocketAddr },
     Connected(ConnId),
     Stream(ConnId, bytes::Bytes),
-    Writable(ConnId, usize),
+    Writable(ConnId),
     Closed(ConnId),
 }
 
@@ -216,7 +216,12 @@ impl Host {
                 }
                 TcpInput::Connected(conn) => program.handle(Input::Connected { conn }, now),
                 TcpInput::Stream(conn, data) => program.handle(Input::Stream { conn, data: &data }, now),
-                TcpInput::Writable(conn, space) => program.handle(Input::Writable { conn, space }, now),
+                TcpInput::Writable(conn) => {
+                    // What the program wrote since this was queued has taken its share.
+                    if let Some(space) = self.tcp.space(owner, conn) {
+                        program.handle(Input::Writable { conn, space }, now);
+                    }
+                }
                 TcpInput::Closed(conn) => program.handle(Input::Closed { conn }, now),
             }
         }

@@ -154,6 +154,13 @@ impl TcpStack {
         Ok(())
     }
 
+    /// How much a connection takes now; its program is told and counts on it.
+    pub(super) fn space(&mut self, owner: u32, id: ConnId) -> Option<usize> {
+        let conn = &mut self.conns[*self.by_id.get(&(owner, id))? as usize];
+        conn.credit = conn.connection.writable();
+        Some(conn.credit)
+    }
+
     /// Returns how many bytes did not fit.
     pub(super) fn write(&mut self, owner: u32, id: ConnId, data: Bytes, io: &mut Io<'_>) -> usize {
         // A connection that has just ended: the program will hear of it.
@@ -230,7 +237,7 @@ impl TcpStack {
         let space = conn.connection.writable();
         if conn.known && conn.open && space > conn.credit {
             conn.credit = space;
-            io.inbox.push_back((owner, TcpInput::Writable(id, space)));
+            io.inbox.push_back((owner, TcpInput::Writable(id)));
         }
         while let Some(segment) = conn.connection.poll_transmit(io.clock.now()) {
             io.out.packets.push(Packet::tcp(conn.local, conn.remote, segment));

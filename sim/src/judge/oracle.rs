@@ -6,6 +6,7 @@
 
 use crate::scenario::{Attachment, Host, Router, Scenario};
 use nat::{Filtering, FirewallConfig, Hairpin, Inbound, InputPolicy, Mapping, PortAllocation, Proto};
+use std::net::IpAddr;
 use trace::Path;
 
 /// Whether a direct path exists.
@@ -24,7 +25,7 @@ pub enum Direct {
 pub struct Route {
     /// Whether they can talk directly.
     pub direct: Direct,
-    /// Whether a direct path would stay inside one LAN.
+    /// Whether a direct path would stay inside one LAN and be known as such, by its private addresses.
     pub lan: bool,
     /// Whether both can reach a relay over TCP 443 or 80.
     pub relay: bool,
@@ -133,6 +134,15 @@ fn chain<'a>(scenario: &'a Scenario, host: &Host) -> Vec<(&'a str, &'a Router)> 
     routers
 }
 
+/// Whether the addresses of a network show that it is a LAN: private (RFC 1918, RFC 4193) or link-local, which a carrier's
+/// 100.64.0.0/10 (RFC 6598) and public addresses behind a firewall are not.
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
 /// What path `a` and `b` can have; `None` if either is no host of the scenario.
 pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
     let a = chain(scenario, scenario.hosts.get(a)?);
@@ -146,7 +156,8 @@ pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
     let shared = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x.0 == y.0).count();
     let (inner_a, inner_b) = (&a[..a.len() - shared], &b[..b.len() - shared]);
     if shared > 0 && inner_a.is_empty() && inner_b.is_empty() {
-        return Some(Route { direct: Direct::Yes, lan: true, relay });
+        let lan = a[0].1.lan.0;
+        return Some(Route { direct: Direct::Yes, lan: is_private(lan), relay });
     }
     let class = |boxes: &[(&str, &Router)]| {
         boxes.iter().fold(Class::OPEN, |class, (_, router)| class.through(router))
