@@ -43,17 +43,11 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Play scenario files and check what they expect.
     Run(play::Args),
-    /// Validate scenario files and print their topology.
     Check(check::Args),
-    /// Tell the story of a run in plain sentences.
     Explain(explain::Args),
-    /// Play every NAT type against every other and print the grid.
     Matrix(matrix::Args),
-    /// Write a report of runs: Markdown and one self-contained HTML page.
     Report(report::Args),
-    /// Print NAT, firewall and link presets, expanded, with their sources.
     Presets(presets::Args),
     /// Print what is not modelled, as Markdown.
     #[command(after_help = "Example: punchbag limits > limits.md")]
