@@ -25,7 +25,7 @@ use tracing_subscriber::filter::LevelFilter;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Say more on standard error: -v what happens, -vv more, -vvv every event.
+    /// Say more on standard error: -v each run, -vv what peers learn and do, -vvv every packet and timer.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     /// How those messages are written.

@@ -27,7 +27,11 @@ impl Log {
     /// Adds an event.
     pub fn push(&mut self, t: u64, event: Event) {
         if self.enabled {
-            tracing::trace!(t_ns = t, ?event, "event");
+            if is_busy(&event) {
+                tracing::trace!(t_ns = t, ?event);
+            } else {
+                tracing::debug!(t_ns = t, ?event);
+            }
             self.records.push(Record { t, event });
         }
     }
@@ -41,6 +45,21 @@ impl Log {
     pub fn into_records(self) -> Vec<Record> {
         self.records
     }
+}
+
+/// Events that come with every packet, and so by the thousand.
+fn is_busy(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Sent { .. }
+            | Event::Translated { .. }
+            | Event::Delivered { .. }
+            | Event::Timer { .. }
+            | Event::AppSent { .. }
+            | Event::AppReceived { .. }
+            | Event::Echo { .. }
+            | Event::BulkReceived { .. }
+    )
 }
 
 /// One pcapng file per interface, in memory.
