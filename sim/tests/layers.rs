@@ -16,7 +16,11 @@ const LAYERS: [(&str, &[&str], &str); 13] = [
     ("link", &[], "a cable knows bytes and time only"),
     ("tcp", &[], "a host's TCP knows segments only"),
     ("trace", &[], "the log is read by programs that have nothing to do with the simulator"),
-    ("report", &["trace"], "a report is made from the log alone, so that every number in it can be recomputed"),
+    (
+        "report",
+        &["trace"],
+        "a report is made from the log alone, so that every number in it can be recomputed",
+    ),
     (
         "peer",
         &["stun", "disco", "derp", "coord", "wireguard"],
@@ -62,7 +66,9 @@ fn forbidden(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, uses) in edges {
         let Some((_, allowed, why)) = LAYERS.iter().find(|(layer, ..)| layer == name) else {
-            wrong.push(format!("{name} has no layer: say here what it may depend on, and why on nothing else"));
+            wrong.push(format!(
+                "{name} has no layer: say here what it may depend on, and why on nothing else"
+            ));
             continue;
         };
         for used in uses.iter().filter(|used| !allowed.contains(&used.as_str())) {
@@ -75,7 +81,11 @@ fn forbidden(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
 #[test]
 fn nobody_depends_on_whom_they_should_not() {
     let edges = edges();
-    assert!(LAYERS.iter().all(|(layer, ..)| edges.contains_key(*layer)), "a layer without a crate: {:?}", edges.keys());
+    assert!(
+        LAYERS.iter().all(|(layer, ..)| edges.contains_key(*layer)),
+        "a layer without a crate: {:?}",
+        edges.keys()
+    );
     let wrong = forbidden(&edges);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -91,7 +101,10 @@ fn a_forbidden_edge_is_told_with_its_reason() {
     let wrong = forbidden(&edges);
     assert_eq!(wrong.len(), 2, "{wrong:?}");
     assert!(wrong[0].starts_with("gadget has no layer"), "{wrong:?}");
-    assert!(wrong[1].starts_with("report depends on peer, but a report is made from the log alone"), "{wrong:?}");
+    assert!(
+        wrong[1].starts_with("report depends on peer, but a report is made from the log alone"),
+        "{wrong:?}"
+    );
 }
 
 /// Rust files below a folder of the repository.
@@ -133,14 +146,20 @@ fn library(text: &str) -> impl Iterator<Item = (usize, &str)> {
 fn the_crates_read_no_clock_and_draw_no_randomness_of_their_own() {
     let is_test = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        matches!(&*name, "test.rs" | "tests.rs") || name.ends_with("_tests.rs") || !path.iter().any(|part| part == "src")
+        matches!(&*name, "test.rs" | "tests.rs")
+            || name.ends_with("_tests.rs")
+            || !path.iter().any(|part| part == "src")
     };
-    let hidden = ["Instant::now", "SystemTime", "thread_rng", "rand::rng()", "OsRng", "from_os_rng", "getrandom"];
+    let hidden =
+        ["Instant::now", "SystemTime", "thread_rng", "rand::rng()", "OsRng", "from_os_rng", "getrandom"];
     let mut wrong = Vec::new();
     for (path, text) in sources("crates").into_iter().filter(|(path, _)| !is_test(path)) {
         for (number, line) in library(&text) {
             for word in hidden.iter().filter(|word| line.contains(**word)) {
-                wrong.push(format!("{}:{number}: {word}: time and randomness are arguments, or no run can be played again", path.display()));
+                wrong.push(format!(
+                    "{}:{number}: {word}: time and randomness are arguments, or no run can be played again",
+                    path.display()
+                ));
             }
         }
     }
@@ -150,6 +169,7 @@ fn the_crates_read_no_clock_and_draw_no_randomness_of_their_own() {
 #[test]
 fn the_search_for_clocks_sees_code_and_not_comments_or_tests() {
     let text = "let a = 1; // Instant::now\nlet b = Instant::now();\n#[cfg(test)]\nlet c = Instant::now();\n";
-    let found: Vec<_> = library(text).filter(|(_, line)| line.contains("Instant::now")).map(|(n, _)| n).collect();
+    let found: Vec<_> =
+        library(text).filter(|(_, line)| line.contains("Instant::now")).map(|(n, _)| n).collect();
     assert_eq!(found, [2]);
 }

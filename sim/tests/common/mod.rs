@@ -39,7 +39,8 @@ pub(crate) fn scenario(text: &str) -> Scenario {
 
 /// Plays a scenario once.
 pub(crate) fn play(scenario: &Scenario, seed: u64, options: Options) -> Run {
-    campaign::run(scenario, Seed(seed), options, "a test").unwrap_or_else(|e| panic!("{}: {e}", scenario.name))
+    campaign::run(scenario, Seed(seed), options, "a test")
+        .unwrap_or_else(|e| panic!("{}: {e}", scenario.name))
 }
 
 /// Keeps the packets.
@@ -125,7 +126,12 @@ impl Drop for Folder {
 /// The command, without colours, in the root of the repository.
 pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_punchbag"));
-    command.args(args).current_dir(root()).env("NO_COLOR", "1").env_remove("CLICOLOR_FORCE").env_remove("RUST_LOG");
+    command
+        .args(args)
+        .current_dir(root())
+        .env("NO_COLOR", "1")
+        .env_remove("CLICOLOR_FORCE")
+        .env_remove("RUST_LOG");
     command
 }
 
