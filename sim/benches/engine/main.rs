@@ -1,0 +1,167 @@
+//! What a world and a packet cost: `cargo bench -p punchbag`.
+//!
+//! criterion measures each row by itself; after it, a table of all rows measured in turns, with their ratios. Everything
+//! is processor time of one thread.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
+
+mod cpu;
+mod exchange;
+mod homes;
+mod ping_pong;
+
+use cpu::CpuTime;
+use criterion::{BatchSize, Criterion, Throughput};
+use ping_pong::Cables;
+use std::hint::black_box;
+use std::rc::Rc;
+
+const PAIRS: [usize; 4] = [1, 10, 100, 1000];
+/// Each row of the table is the median of so many measurements.
+const ROUNDS: usize = 9;
+
+fn worlds(criterion: &mut Criterion<CpuTime>) {
+    let mut group = criterion.benchmark_group("two-homes");
+    group.throughput(Throughput::Elements(1));
+    let scenario = homes::scenario();
+    let mut seed = 0;
+    let mut next = move || {
+        seed += 1;
+        seed
+    };
+    group.bench_function("build and run", |b| b.iter(|| homes::run(homes::build(&scenario, next()))));
+    group.bench_function("run, built beforehand", |b| {
+        b.iter_batched(|| homes::build(&scenario, next()), homes::run, BatchSize::PerIteration);
+    });
+    group.bench_function("build", |b| b.iter_with_large_drop(|| homes::build(&scenario, next())));
+    group.finish();
+
+    let mut group = criterion.benchmark_group("exchange without cryptography");
+    group.throughput(Throughput::Elements(1));
+    let scenario = exchange::scenario();
+    group.bench_function("punchbag, two NATs", |b| b.iter(|| exchange::simulated(&scenario, next())));
+    group.bench_function("turmoil, no NAT", |b| b.iter(|| exchange::turmoil(next())));
+    group.finish();
+}
+
+fn packets(criterion: &mut Criterion<CpuTime>) {
+    let mut group = criterion.benchmark_group("packets through two NATs");
+    group.throughput(Throughput::Elements(1));
+    for (name, cables) in [("pure delay", Cables::Delay), ("default cables", Cables::Default)] {
+        for pairs in PAIRS {
+            let mut world = ping_pong::world(pairs, cables);
+            group.bench_function(format!("{name}/{pairs} pairs"), |b| {
+                b.iter(|| {
+                    let one_more = world.packets() + 1;
+                    ping_pong::play(&mut world, one_more);
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
+/// A row of the table.
+struct Row {
+    name: String,
+    /// Units of work of one measurement.
+    units: u64,
+    work: Box<dyn FnMut()>,
+    /// Units per second of processor time, round by round.
+    rates: Vec<f64>,
+}
+
+impl Row {
+    /// `work` does one unit, and is told how many were done before.
+    fn new(name: impl Into<String>, units: u64, mut work: impl FnMut(u64) + 'static) -> Row {
+        let mut done = 0;
+        let work = move || {
+            for _ in 0..units {
+                work(done);
+                done += 1;
+            }
+        };
+        Row { name: name.into(), units, work: Box::new(work), rates: Vec::new() }
+    }
+
+    fn measure(&mut self) {
+        let before = cpu::used();
+        (self.work)();
+        self.rates.push(self.units as f64 / (cpu::used() - before).as_secs_f64());
+    }
+
+    fn median(&self) -> f64 {
+        let mut rates = self.rates.clone();
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    }
+}
+
+/// The rows of the table in groups; within a group, each is compared with the first.
+fn rows() -> Vec<(&'static str, Vec<Row>)> {
+    let homes = Rc::new(homes::scenario());
+    let (both, build) = (Rc::clone(&homes), homes);
+    let exchange = exchange::scenario();
+    let players = |cables| {
+        PAIRS.map(|pairs| {
+            let mut world = ping_pong::world(pairs, cables);
+            Row::new(format!("{pairs} pairs"), 200_000, move |_| {
+                let one_more = world.packets() + 1;
+                ping_pong::play(&mut world, one_more);
+            })
+        })
+    };
+    vec![
+        (
+            "two homes with keys, handshakes and tunnel, worlds",
+            vec![
+                Row::new("build and run", 20, move |seed| {
+                    _ = black_box(homes::run(homes::build(&both, seed)))
+                }),
+                Row::new("build alone", 400, move |seed| drop(black_box(homes::build(&build, seed)))),
+            ],
+        ),
+        (
+            "exchange of 122 datagrams without cryptography, worlds",
+            vec![
+                Row::new("turmoil, no NAT, ticks of 1 ms", 3, |seed| {
+                    black_box(exchange::turmoil(seed));
+                }),
+                Row::new("punchbag, two NATs", 1000, move |seed| {
+                    black_box(exchange::simulated(&exchange, seed));
+                }),
+            ],
+        ),
+        ("packets through two NATs, cables of pure delay", players(Cables::Delay).into()),
+        ("packets through two NATs, cables with rates and queues", players(Cables::Default).into()),
+    ]
+}
+
+/// Measures all rows in turns, so that a machine that gets slower on the way does so for all of them, and prints their
+/// medians.
+fn table() {
+    let mut groups = rows();
+    for _ in 0..ROUNDS {
+        for row in groups.iter_mut().flat_map(|(_, rows)| rows) {
+            row.measure();
+        }
+    }
+    println!("\nPer second of processor time, median of {ROUNDS} rounds in turns:");
+    for (title, rows) in &groups {
+        println!("\n{title}");
+        let first = rows[0].median();
+        for row in rows {
+            println!("  {:<32}{:>12.0}{:>10.3} x", row.name, row.median(), row.median() / first);
+        }
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default().with_measurement(CpuTime).configure_from_args();
+    worlds(&mut criterion);
+    packets(&mut criterion);
+    criterion.final_summary();
+    // Not when tests are run or benchmarks were chosen by name.
+    if std::env::args().skip(1).eq(["--bench"]) {
+        table();
+    }
+}
