@@ -81,7 +81,7 @@ fn until_validated(records: &[Record]) -> Option<Duration> {
     Some(Duration::from_nanos(both - known))
 }
 
-const OPTIONS: Options = Options { log: true, timers: false, capture: false, checks: true };
+const OPTIONS: Options = Options { log: true, timers: false, capture: false, checks: true, direct: true };
 
 #[test]
 fn without_loss_both_sides_validate_in_little_more_than_the_least_possible_time() {

@@ -18,7 +18,8 @@ const BALL: &[u8] = &[0; 96];
 const KNOCK: &[u8] = &[0];
 
 /// Nothing is kept and nothing is looked for.
-pub(crate) const QUIET: Options = Options { log: false, timers: false, capture: false, checks: false };
+pub(crate) const QUIET: Options =
+    Options { log: false, timers: false, capture: false, checks: false, direct: true };
 
 /// The cables of a world.
 #[derive(Clone, Copy)]

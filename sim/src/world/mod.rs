@@ -38,11 +38,14 @@ pub struct Options {
     pub capture: bool,
     /// Look for plaintext of the tunnel in every packet on a wire.
     pub checks: bool,
+    /// Let peers find each other directly. Without it no host gets a discovery message onto its wire (one that goes by a relay
+    /// is no datagram), so that no direct path is ever validated and all else stays as it is.
+    pub direct: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { log: true, timers: true, capture: false, checks: true }
+        Options { log: true, timers: true, capture: false, checks: true, direct: true }
     }
 }
 

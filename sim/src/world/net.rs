@@ -9,7 +9,7 @@ use nat::{Firewall, Middlebox, Nat, Side, Verdict};
 use rustc_hash::FxBuildHasher;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
-use trace::{Event, Name};
+use trace::{Event, Name, Payload};
 
 /// A node of the topology, running.
 pub(super) struct Site {
@@ -52,16 +52,17 @@ pub(super) struct Router {
     pub(super) wan_name: Name,
 }
 
-/// A packet at a place, still to be handled in this instant.
+/// A packet at a place, still to be handled in this instant. Boxed, since it is moved from queue to queue: one allocation
+/// costs less than the copies.
 pub(super) enum Step {
     /// At the lower end of a node's cable, on the way up.
-    Leave(u32, Packet),
+    Leave(u32, Box<Packet>),
     /// At the upper end of a node's cable, coming up.
-    Climbed(u32, Packet),
+    Climbed(u32, Box<Packet>),
     /// At the upper end of a node's cable, on the way down.
-    Descend(u32, Packet),
+    Descend(u32, Box<Packet>),
     /// At the lower end of a node's cable: it has arrived at the node.
-    Arrive(u32, Packet),
+    Arrive(u32, Box<Packet>),
 }
 
 impl World {
@@ -84,7 +85,7 @@ impl World {
     }
 
     /// Onto the node's cable, upwards.
-    fn leave(&mut self, node: u32, packet: Packet) {
+    fn leave(&mut self, node: u32, packet: Box<Packet>) {
         let now = self.clock.now();
         let site = &mut self.sites[node as usize];
         match site.up.send(packet.wire_len(), now) {
@@ -112,7 +113,7 @@ impl World {
     }
 
     /// Out of the upper end of the cable of `child`: at the inside of its router, or in an internet with no route.
-    fn climbed(&mut self, child: u32, packet: Packet) {
+    fn climbed(&mut self, child: u32, packet: Box<Packet>) {
         let Parent::Router(node) = self.sites[child as usize].parent else {
             let internet: Name = "internet".into();
             self.dropped(&internet, &packet, "no-route");
@@ -121,7 +122,7 @@ impl World {
         self.came_from_inside(node, packet);
     }
 
-    fn descend(&mut self, node: u32, packet: Packet) {
+    fn descend(&mut self, node: u32, packet: Box<Packet>) {
         let now = self.clock.now();
         let site = &mut self.sites[node as usize];
         match site.down.send(packet.wire_len(), now) {
@@ -145,7 +146,7 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, node: u32, packet: Packet) {
+    fn arrive(&mut self, node: u32, packet: Box<Packet>) {
         let clock = &self.clock;
         let site = &mut self.sites[node as usize];
         let Inner::Host(host) = &mut site.body else {
@@ -159,7 +160,7 @@ impl World {
                 note(&mut self.failure, captures.packet(&name, clock.now_ns(), &packet));
             }
             let mut effects = std::mem::take(&mut self.effects);
-            match host.receive(packet, clock, &mut effects) {
+            match host.receive(*packet, clock, &mut effects) {
                 Ok(()) => {
                     let Stub { id, src, dst, payload, .. } = stub;
                     self.log
@@ -171,7 +172,7 @@ impl World {
         } else {
             let mut effects = std::mem::take(&mut self.effects);
             // Nobody listens: a refused packet has had its answer, if any, by now.
-            let _ = host.receive(packet, clock, &mut effects);
+            let _ = host.receive(*packet, clock, &mut effects);
             self.apply(node, effects);
         }
     }
@@ -215,115 +216,113 @@ impl World {
             };
             self.log.push(self.clock.now_ns(), sent);
         }
+        if !self.options.direct && packet.payload_kind() == Payload::Disco {
+            let name = site.name.clone();
+            return self.dropped(&name, &packet, "direct-cut");
+        }
         if let Some(captures) = &mut self.captures {
             note(&mut self.failure, captures.packet(&site.name, self.clock.now_ns(), &packet));
         }
-        self.steps.push_back(Step::Leave(node, packet));
+        self.steps.push_back(Step::Leave(node, Box::new(packet)));
     }
 
     /// A router got a packet from one of its hosts.
-    fn came_from_inside(&mut self, node: u32, mut packet: Packet) {
-        let now = self.clock.now();
-        let now_ns = self.clock.now_ns();
-        let Some((name, router)) = self.router(node) else { return };
-        let (lan_name, wan_name) = (router.lan_name.clone(), router.wan_name.clone());
-        if let Some(captures) = &mut self.captures {
-            note(&mut self.failure, captures.packet(&lan_name, now_ns, &packet));
-        }
-        let Some((_, router)) = self.router(node) else { return };
+    fn came_from_inside(&mut self, node: u32, mut packet: Box<Packet>) {
+        self.passed(node, Side::Inside, &packet);
+        let Inner::Router(router) = &mut self.sites[node as usize].body else { return };
         if router.off {
-            return self.dropped(&name, &packet, "router-off");
+            return self.dropped_by(node, &packet, "router-off");
         }
         // Inside one network the router is but a switch.
-        if let Some(&to) = router.inside.get(&packet.dst.ip()) {
+        let to = packet.dst.ip();
+        if let Some(&to) = router.inside.get(&to) {
             return self.steps.push_back(Step::Descend(to, packet));
         }
-        if packet.dst.ip() == router.gateway || in_network(router.lan, packet.dst.ip()) {
-            return self.dropped(&name, &packet, "no-such-host");
+        if to == router.gateway || in_network(router.lan, to) {
+            return self.dropped_by(node, &packet, "no-such-host");
         }
         if packet.ttl <= 1 {
-            return self.dropped(&name, &packet, "ttl-expired");
+            return self.dropped_by(node, &packet, "ttl-expired");
         }
         packet.ttl -= 1;
         let before = (packet.src, packet.dst);
-        let verdict = through(router, Side::Inside, &mut packet, now);
+        let verdict = through(router, Side::Inside, &mut packet, self.clock.now());
         self.middlebox_events(node);
         match verdict {
             Ok(Side::Outside) => {
-                self.translated(&name, before, &packet);
-                if let Some(captures) = &mut self.captures {
-                    note(&mut self.failure, captures.packet(&wan_name, now_ns, &packet));
-                }
+                self.translated(node, before, &packet);
+                self.passed(node, Side::Outside, &packet);
                 self.steps.push_back(Step::Leave(node, packet));
             }
             Ok(Side::Inside) => {
-                self.translated(&name, before, &packet);
-                self.deliver_inside(node, &name, packet);
+                self.translated(node, before, &packet);
+                self.deliver_inside(node, packet);
             }
-            Err(reason) => self.dropped(&name, &packet, reason.as_str()),
+            Err(reason) => self.dropped_by(node, &packet, reason.as_str()),
         }
     }
 
     /// A router got a packet from its uplink.
-    fn came_from_outside(&mut self, node: u32, mut packet: Packet) {
-        let now = self.clock.now();
-        let now_ns = self.clock.now_ns();
-        let Some((name, router)) = self.router(node) else { return };
-        let wan_name = router.wan_name.clone();
-        if let Some(captures) = &mut self.captures {
-            note(&mut self.failure, captures.packet(&wan_name, now_ns, &packet));
-        }
-        let Some((_, router)) = self.router(node) else { return };
+    fn came_from_outside(&mut self, node: u32, mut packet: Box<Packet>) {
+        self.passed(node, Side::Outside, &packet);
+        let Inner::Router(router) = &mut self.sites[node as usize].body else { return };
         if router.off {
-            return self.dropped(&name, &packet, "router-off");
+            return self.dropped_by(node, &packet, "router-off");
         }
         if packet.ttl <= 1 {
-            return self.dropped(&name, &packet, "ttl-expired");
+            return self.dropped_by(node, &packet, "ttl-expired");
         }
         packet.ttl -= 1;
         let before = (packet.src, packet.dst);
-        let verdict = through(router, Side::Outside, &mut packet, now);
+        let verdict = through(router, Side::Outside, &mut packet, self.clock.now());
         self.middlebox_events(node);
         match verdict {
             Ok(Side::Inside) => {
-                self.translated(&name, before, &packet);
-                self.deliver_inside(node, &name, packet);
+                self.translated(node, before, &packet);
+                self.deliver_inside(node, packet);
             }
-            Ok(Side::Outside) => self.dropped(&name, &packet, "no-route"),
-            Err(reason) => self.dropped(&name, &packet, reason.as_str()),
+            Ok(Side::Outside) => self.dropped_by(node, &packet, "no-route"),
+            Err(reason) => self.dropped_by(node, &packet, reason.as_str()),
         }
     }
 
-    fn deliver_inside(&mut self, node: u32, name: &Name, packet: Packet) {
-        let now_ns = self.clock.now_ns();
-        let Some((_, router)) = self.router(node) else { return };
+    fn deliver_inside(&mut self, node: u32, packet: Box<Packet>) {
+        let Inner::Router(router) = &self.sites[node as usize].body else { return };
         let Some(&to) = router.inside.get(&packet.dst.ip()) else {
-            return self.dropped(name, &packet, "no-such-host");
+            return self.dropped_by(node, &packet, "no-such-host");
         };
-        let lan_name = router.lan_name.clone();
-        if let Some(captures) = &mut self.captures {
-            note(&mut self.failure, captures.packet(&lan_name, now_ns, &packet));
-        }
+        self.passed(node, Side::Inside, &packet);
         self.steps.push_back(Step::Descend(to, packet));
     }
 
-    fn router(&mut self, node: u32) -> Option<(Name, &mut Router)> {
-        let site = &mut self.sites[node as usize];
-        match &mut site.body {
-            Inner::Router(router) => Some((site.name.clone(), router)),
-            Inner::Host(_) => None,
-        }
+    /// Captures a packet at a router's interface on one side.
+    fn passed(&mut self, node: u32, side: Side, packet: &Packet) {
+        let Some(captures) = &mut self.captures else { return };
+        let Inner::Router(router) = &self.sites[node as usize].body else { return };
+        let interface = match side {
+            Side::Inside => &router.lan_name,
+            Side::Outside => &router.wan_name,
+        };
+        note(&mut self.failure, captures.packet(interface, self.clock.now_ns(), packet));
     }
 
-    fn translated(&mut self, name: &Name, before: (SocketAddr, SocketAddr), packet: &Packet) {
+    fn translated(&mut self, node: u32, before: (SocketAddr, SocketAddr), packet: &Packet) {
         if self.log.enabled() && before != (packet.src, packet.dst) {
-            let event =
-                Event::Translated { node: name.clone(), id: packet.id, src: packet.src, dst: packet.dst };
+            let node = self.sites[node as usize].name.clone();
+            let event = Event::Translated { node, id: packet.id, src: packet.src, dst: packet.dst };
             self.log.push(self.clock.now_ns(), event);
         }
     }
 
-    pub(super) fn dropped(&mut self, name: &Name, packet: &Packet, reason: &'static str) {
+    /// Logs that a node dropped a packet.
+    fn dropped_by(&mut self, node: u32, packet: &Packet, reason: &'static str) {
+        if self.log.enabled() {
+            let name = self.sites[node as usize].name.clone();
+            self.dropped(&name, packet, reason);
+        }
+    }
+
+    fn dropped(&mut self, name: &Name, packet: &Packet, reason: &'static str) {
         if self.log.enabled() {
             self.log.push(self.clock.now_ns(), Stub::of(packet).dropped(name.clone(), reason));
         }
