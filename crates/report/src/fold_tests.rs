@@ -43,7 +43,24 @@ fn times_count_from_the_first_packet_not_from_the_announcement() {
         (300 * MS, Some(60 * MS), Some(150 * MS))
     );
     assert_eq!((pair.path_a, pair.path_b), (Some(Path::Direct), Some(Path::Lan)));
-    assert_eq!(pair.path(), Some(Path::Relay), "two sides that differ are not direct");
+    assert_eq!(pair.path(), Some(Path::Direct), "a LAN that only one side sees is a direct path");
+}
+
+#[test]
+fn a_pair_is_relayed_while_either_side_is() {
+    let mut log = Log::default();
+    log.flow(100, PING, FlowKind::Ping, "flappie", "takkie").ping(100, PING, 0, 60, Path::Relay);
+    log.path(100, "takkie", "flappie", Some(Path::Relay), "").path(
+        400,
+        "flappie",
+        "takkie",
+        Some(Path::Direct),
+        "",
+    );
+
+    let pair = pair_of(&log);
+
+    assert_eq!((pair.path(), pair.direct_ns), (Some(Path::Relay), None));
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use crate::markdown::PAIRS_SHOWN;
 use crate::matrix::{Cell, Matrix};
+use crate::metrics::PathMetrics;
 use crate::plot::{self, Axis, Mark};
-use crate::report::{Figures, Report, path_words};
-use crate::summary::{PairSummary, ScenarioSummary};
+use crate::report::{CUT, Figures, PathFigures, Report, Via, figures_of, is_compared, path_words};
+use crate::summary::ScenarioSummary;
 use crate::units;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use trace::Path;
@@ -32,17 +33,22 @@ impl Report {
                     main {
                         (self.top())
                         (overview(&scenarios))
+                        @if is_compared(&self.summary.scenarios) { p."small dim" { (CUT) } }
                         (round_trips(&scenarios))
+                        (latencies(&scenarios))
                         (times(&scenarios))
                         (goodput(&scenarios))
                         (loss(&scenarios))
                         @if let Some(matrix) = &self.matrix { (heat_map(matrix)) }
                         h2 { "Scenarios" }
                         (timeline_legend())
-                        @for (scenario, _) in &scenarios { (self.card(scenario)) }
+                        @for (scenario, figures) in &scenarios { (self.card(scenario, figures)) }
                         footer {
                             "Every number on this page can be computed again from the logs of the runs, and every log can be made "
                             "again, byte for byte, by the command beside it."
+                            @if is_compared(&self.summary.scenarios) {
+                                " The runs behind figures with † leave no log; the command plays them again as well."
+                            }
                         }
                     }
                 }
@@ -73,7 +79,7 @@ impl Report {
         }
     }
 
-    fn card(&self, scenario: &ScenarioSummary) -> Markup {
+    fn card(&self, scenario: &ScenarioSummary, figures: &Figures) -> Markup {
         html! {
             section.card id=(anchor(&scenario.name)) {
                 header {
@@ -92,7 +98,7 @@ impl Report {
                     @for violation in &scenario.violations { li { b.fail { "✗" } "violated: " (violation) } }
                 }
                 (self.timeline(scenario))
-                (pair_table(scenario))
+                (pair_table(scenario, figures))
                 (self.drops(scenario))
             }
         }
@@ -189,31 +195,16 @@ fn ended(scenario: &ScenarioSummary, figures: &Figures) -> Markup {
 }
 
 fn round_trips(scenarios: Scenarios<'_, '_>) -> Markup {
-    let rtt = |figures: &Figures| marks(|path| figures.paths.get(path).rtt_ns);
-    let rows: Vec<_> = scenarios
-        .iter()
-        .map(|(scenario, figures)| (*scenario, rtt(figures)))
-        .filter(|row| !row.1.is_empty())
-        .collect();
-    let max = rows.iter().flat_map(|row| &row.1).map(|mark| mark.1).max().unwrap_or(0);
-    let axis = Axis::linear(max);
-    html! {
-        @if !rows.is_empty() {
-            h2 { "Round trip, direct against relayed" }
-            p.dim { "Median of the pings inside the tunnel that went out and came back on one path; median over the pairs of a scenario." }
-            (path_legend())
-            div."card rows" {
-                @for (scenario, marks) in &rows {
-                    div.row {
-                        (name(scenario))
-                        (plot::dots(&axis, marks, &format!("round trips of {}", scenario.title)))
-                        (values(marks, units::duration))
-                    }
-                }
-                div."row axis" { div.name {} (plot::scale(&axis, units::short)) div.val {} }
-            }
-        }
-    }
+    let note = "Median of the pings inside the tunnel that went out and came back on one path; median over the pairs of a scenario.";
+    let words = ("Round trip, direct against relayed", note);
+    path_plot(scenarios, words, |figures, via| figures.get(via).rtt_ns, plot::dots, units::duration)
+}
+
+fn latencies(scenarios: Scenarios<'_, '_>) -> Markup {
+    let note = "Of the scenarios without pings, such as calls: median of the packets received by one path; median over the pairs.";
+    let words = ("One-way latency, direct against relayed", note);
+    let of = |figures: &Figures, via| figures.get(via).latency_ns.filter(|_| figures.is_one_way());
+    path_plot(scenarios, words, of, plot::dots, units::duration)
 }
 
 fn times(scenarios: Scenarios<'_, '_>) -> Markup {
@@ -221,7 +212,7 @@ fn times(scenarios: Scenarios<'_, '_>) -> Markup {
         .iter()
         .map(|(scenario, figures)| {
             let first = figures.first_data_ns.map(|ns| (Mark::FirstData, ns));
-            let direct = figures.direct_ns.map(|ns| (Mark::Path(Path::Direct), ns));
+            let direct = figures.direct_ns.map(|ns| (Mark::Via(Via::Path(Path::Direct)), ns));
             (*scenario, first.into_iter().chain(direct).collect::<Vec<_>>())
         })
         .filter(|row| !row.1.is_empty())
@@ -234,7 +225,7 @@ fn times(scenarios: Scenarios<'_, '_>) -> Markup {
             p.dim { "From a pair's first packet into the tunnel. The scale is logarithmic; what was there before the first packet stands at its left end." }
             ul.legend {
                 li { (plot::key(Mark::FirstData)) "first data received" }
-                li { (plot::key(Mark::Path(Path::Direct))) "both sides send directly" }
+                li { (plot::key(Mark::Via(Via::Path(Path::Direct)))) "both sides send directly" }
             }
             div."card rows" {
                 @for (scenario, marks) in &rows {
@@ -251,66 +242,61 @@ fn times(scenarios: Scenarios<'_, '_>) -> Markup {
 }
 
 fn goodput(scenarios: Scenarios<'_, '_>) -> Markup {
-    bar_plot(
-        scenarios,
-        "Goodput, direct against relayed",
-        "Bytes of bulk transfers that the reading program got, over the time in which they came by one path.",
-        |figures, path| figures.paths.get(path).goodput_bps,
-        units::rate,
-    )
+    let note =
+        "Bytes of bulk transfers that the reading program got, over the time in which they came by one path.";
+    let words = ("Goodput, direct against relayed", note);
+    path_plot(scenarios, words, |figures, via| figures.get(via).goodput_bps, plot::bars, units::rate)
 }
 
+const LOSSY: fn(&PathFigures) -> bool = |path| path.lost > 0;
+
 fn loss(scenarios: Scenarios<'_, '_>) -> Markup {
-    let lossy: Vec<usize> = scenarios
-        .iter()
-        .enumerate()
-        .filter(|(_, (_, figures))| figures.paths.iter().any(|(_, path)| path.lost > 0))
-        .map(|(n, _)| n)
-        .collect();
+    let lossy: Vec<usize> =
+        scenarios.iter().enumerate().filter(|(_, (_, figures))| figures.any(LOSSY)).map(|(n, _)| n).collect();
     let silent =
-        scenarios.iter().filter(|(_, figures)| figures.paths.iter().any(|(_, path)| path.sent > 0)).count()
-            - lossy.len();
+        scenarios.iter().filter(|(_, figures)| figures.any(|path| path.sent > 0)).count() - lossy.len();
     let note = format!(
         "Share of the ping and voice packets sent on a path that never arrived. {} lost nothing and {} not shown.",
         units::plural(silent as u64, "scenario"),
         if silent == 1 { "is" } else { "are" }
     );
-    let of = |figures: &Figures, path: Path| {
-        let lossy = figures.paths.iter().any(|(_, path)| path.lost > 0);
-        figures.paths.get(path).loss_ppm.filter(|_| lossy)
-    };
-    bar_plot(scenarios, "Loss", &note, of, units::percent)
+    let of = |figures: &Figures, via: Via| figures.get(via).loss_ppm.filter(|_| figures.any(LOSSY));
+    path_plot(scenarios, ("Loss, direct against relayed", &note), of, plot::bars, units::percent)
 }
 
-fn bar_plot(
+/// One row per scenario that has a value for any path.
+fn path_plot(
     scenarios: Scenarios<'_, '_>,
-    title: &str,
-    note: &str,
-    value: impl Fn(&Figures, Path) -> Option<u64>,
-    words: impl Fn(u64) -> String + Copy,
+    (title, note): (&str, &str),
+    value: impl Fn(&Figures, Via) -> Option<u64>,
+    draw: fn(&Axis, &[(Mark, u64)], &str) -> Markup,
+    words: fn(u64) -> String,
 ) -> Markup {
-    let rows: Vec<_> = scenarios
+    let rows: Vec<(&ScenarioSummary, Vec<(Mark, u64)>)> = scenarios
         .iter()
         .map(|(scenario, figures)| {
-            let bars: Vec<_> =
-                PATHS.into_iter().filter_map(|path| Some((path, value(figures, path)?))).collect();
-            (*scenario, bars)
+            let found = Via::ALL.into_iter().filter_map(|via| Some((Mark::Via(via), value(figures, via)?)));
+            (*scenario, found.collect())
         })
-        .filter(|row| !row.1.is_empty())
+        .filter(|(_, marks): &(_, Vec<_>)| !marks.is_empty())
         .collect();
-    let axis = Axis::linear(rows.iter().flat_map(|row| &row.1).map(|bar| bar.1).max().unwrap_or(0));
+    let all = || rows.iter().flat_map(|(_, marks)| marks);
+    let axis = Axis::linear(all().map(|mark| mark.1).max().unwrap_or(0));
     html! {
         @if !rows.is_empty() {
             h2 { (title) }
             p.dim { (note) }
-            (path_legend())
+            ul.legend {
+                @for via in Via::ALL.into_iter().filter(|via| all().any(|mark| mark.0 == Mark::Via(*via))) {
+                    li { (plot::key(Mark::Via(via))) (via.words()) @if via == Via::Cut { ", direct paths cut" } }
+                }
+            }
             div."card rows" {
-                @for (scenario, bars) in &rows {
-                    @let marks: Vec<_> = bars.iter().map(|(path, value)| (Mark::Path(*path), *value)).collect();
+                @for (scenario, marks) in &rows {
                     div.row {
                         (name(scenario))
-                        (plot::bars(&axis, bars, &format!("{title} of {}", scenario.title)))
-                        (values(&marks, words))
+                        (draw(&axis, marks, &format!("{title} of {}", scenario.title)))
+                        (values(marks, words))
                     }
                 }
                 div."row axis" { div.name {} (plot::scale(&axis, words)) div.val {} }
@@ -398,24 +384,42 @@ fn heat_cell(row: &str, column: &str, cell: Option<&Cell>) -> Markup {
     html! { td class=(format!("c {class}{odd}")) title=(title) { (words) @if cell.is_surprise() { " !" } } }
 }
 
-fn pair_table(scenario: &ScenarioSummary) -> Markup {
-    let has = |path: Path| scenario.pairs.iter().any(|pair| pair.paths.get(path).is_some());
-    let paths: Vec<Path> = PATHS.into_iter().filter(|path| has(*path)).collect();
-    let rtt = |pair: &PairSummary, path: Path| pair.paths.get(path).and_then(|figures| figures.rtt_p50_ns);
-    let bulk = scenario
-        .pairs
-        .iter()
-        .any(|pair| pair.paths.iter().any(|(_, path)| path.is_some_and(|path| path.goodput_bps.is_some())));
+/// A figure of a path, in words.
+type Words = fn(&PathMetrics) -> Option<String>;
+
+const FIGURES: [(&str, Words); 3] = [
+    ("RTT", |path| path.rtt_p50_ns.map(units::duration)),
+    ("Goodput", |path| path.goodput_bps.map(units::rate)),
+    ("Loss", |path| path.loss_ppm.map(units::percent)),
+];
+
+const LATENCY: (&str, Words) = ("Latency", |path| path.latency_p50_ns.map(units::duration));
+
+/// The figures of paths that tell something about a scenario: those that any of its pairs has.
+fn columns(scenario: &ScenarioSummary, one_way: bool) -> Vec<(&'static str, Words, Path)> {
+    let has = |words: Words, path| {
+        scenario.pairs.iter().filter_map(|pair| figures_of(pair, path)).any(|found| words(found.1).is_some())
+    };
+    let each = |(name, words): (&'static str, Words)| PATHS.map(|path| (name, words, path));
+    one_way
+        .then_some(LATENCY)
+        .into_iter()
+        .chain(FIGURES)
+        .flat_map(each)
+        .filter(|(_, words, path)| has(*words, *path))
+        .collect()
+}
+
+fn pair_table(scenario: &ScenarioSummary, figures: &Figures) -> Markup {
+    let columns = columns(scenario, figures.is_one_way());
     html! {
         @if !scenario.pairs.is_empty() {
             div.scroll {
                 table {
                     thead { tr {
                         th { "Pair" } th.left { "Ended" } th { "First data" } th { "Direct after" }
-                        @for path in &paths { th { "RTT " (path.as_str()) } }
-                        th { "Loss" }
-                        @if bulk { @for path in &paths { th { "Goodput " (path.as_str()) } } }
-                        th { "Silence" } th { "Flows done" }
+                        @for (name, _, path) in &columns { th { (name) " " (path.as_str()) } }
+                        th { "Loss of all" } th { "Silence" } th { "Flows done" }
                     } }
                     tbody {
                         @for pair in scenario.pairs.iter().take(PAIRS_SHOWN) {
@@ -424,14 +428,11 @@ fn pair_table(scenario: &ScenarioSummary) -> Markup {
                                 td.left { span.chip { span class=(format!("key k-{}", pair.path.map_or("none", Path::as_str))) {} (path_words(pair.path)) } }
                                 td { (duration(pair.first_data_ns)) }
                                 td { (duration(pair.direct_ns)) }
-                                @for path in &paths { td { (duration(rtt(pair, *path))) } }
-                                td { (pair.loss_ppm.map_or("–".to_owned(), units::percent)) }
-                                @if bulk {
-                                    @for path in &paths {
-                                        @let bps = pair.paths.get(*path).and_then(|figures| figures.goodput_bps);
-                                        td { (bps.map_or("–".to_owned(), units::rate)) }
-                                    }
+                                @for (_, words, path) in &columns {
+                                    @let found = figures_of(pair, *path).and_then(|(via, figures)| Some(words(figures)? + via.sign()));
+                                    td { (found.unwrap_or("–".to_owned())) }
                                 }
+                                td { (pair.loss_ppm.map_or("–".to_owned(), units::percent)) }
                                 td { (duration((pair.longest_gap_ns > 0).then_some(pair.longest_gap_ns))) }
                                 td { (pair.flows_complete) " of " (pair.flows) }
                             }
@@ -444,14 +445,6 @@ fn pair_table(scenario: &ScenarioSummary) -> Markup {
             }
         }
     }
-}
-
-fn marks(value: impl Fn(Path) -> Option<u64>) -> Vec<(Mark, u64)> {
-    PATHS.into_iter().filter_map(|path| Some((Mark::Path(path), value(path)?))).collect()
-}
-
-fn path_legend() -> Markup {
-    html! { ul.legend { @for path in PATHS { li { (plot::key(Mark::Path(path))) (path.as_str()) } } } }
 }
 
 fn timeline_legend() -> Markup {
@@ -476,7 +469,7 @@ fn name(scenario: &ScenarioSummary) -> Markup {
 
 fn values(marks: &[(Mark, u64)], words: impl Fn(u64) -> String) -> Markup {
     let label = |mark: Mark| match mark {
-        Mark::Path(path) => path.as_str(),
+        Mark::Via(via) => via.words(),
         Mark::FirstData => "first data",
     };
     html! { div.val { @for (mark, value) in marks { div { span.dim { (label(*mark)) " " } (words(*value)) } } } }

@@ -1,7 +1,7 @@
 //! The report as Markdown.
 
 use crate::matrix::{Cell, Matrix};
-use crate::report::{Figures, Report, path_words};
+use crate::report::{CUT, Figures, PathFigures, Report, Via, figures_of, is_compared, path_words};
 use crate::summary::{PairSummary, ScenarioSummary};
 use crate::timeline::PathTimeline;
 use crate::units;
@@ -29,6 +29,9 @@ impl Report {
         ));
         out.push("## Direct against relayed");
         out.push("Medians over the pairs of a scenario. Round trips are those of pings inside the tunnel.");
+        if is_compared(&self.summary.scenarios) {
+            out.push(CUT);
+        }
         out.table(
             &[
                 "scenario",
@@ -43,7 +46,7 @@ impl Report {
             ],
             self.summary.scenarios.iter().map(|scenario| {
                 let figures = Figures::new(scenario);
-                let rtt = |path| duration(figures.paths.get(path).rtt_ns);
+                let rtt = |path| cell(&figures, path, |figures| figures.rtt_ns.map(units::duration));
                 vec![
                     link(scenario),
                     result(scenario.passed).to_owned(),
@@ -74,19 +77,38 @@ impl Report {
             ],
             self.summary.scenarios.iter().map(|scenario| {
                 let figures = Figures::new(scenario);
+                let loss = |path: &PathFigures| {
+                    path.loss_ppm.map(|ppm| format!("{} of {}", units::percent(ppm), path.sent))
+                };
+                let goodput = |path: &PathFigures| path.goodput_bps.map(units::rate);
                 let mut row = vec![link(scenario)];
-                for (_, path) in figures.paths.iter() {
-                    row.push(
-                        path.loss_ppm
-                            .map_or("–".into(), |ppm| format!("{} of {}", units::percent(ppm), path.sent)),
-                    );
-                }
-                row.extend(
-                    figures.paths.iter().map(|(_, path)| path.goodput_bps.map_or("–".into(), units::rate)),
-                );
+                row.extend(PATHS.map(|path| cell(&figures, path, loss)));
+                row.extend(PATHS.map(|path| cell(&figures, path, goodput)));
                 row
             }),
         );
+        let one_way: Vec<_> = self
+            .summary
+            .scenarios
+            .iter()
+            .map(|scenario| (scenario, Figures::new(scenario)))
+            .filter(|(_, figures)| figures.is_one_way())
+            .collect();
+        if !one_way.is_empty() {
+            out.push("## One-way latency");
+            out.push(
+                "Of scenarios without pings, such as calls: from a program to the other, inside the tunnel.",
+            );
+            let latency = |figures: &PathFigures| figures.latency_ns.map(units::duration);
+            out.table(
+                &["scenario", "relay", "direct", "lan"],
+                one_way.iter().map(|(scenario, figures)| {
+                    let mut row = vec![link(scenario)];
+                    row.extend(PATHS.map(|path| cell(figures, path, latency)));
+                    row
+                }),
+            );
+        }
         if let Some(matrix) = &self.matrix {
             matrix_chapter(&mut out, matrix);
         }
@@ -133,8 +155,22 @@ impl Report {
     }
 }
 
+const PATHS: [Path; 3] = [Path::Relay, Path::Direct, Path::Lan];
+
+/// What a scenario's pairs met on a path; on the relay, in the run itself and in a second one.
+fn cell(figures: &Figures, path: Path, words: impl Fn(&PathFigures) -> Option<String>) -> String {
+    let vias: &[Via] =
+        if path == Path::Relay { &[Via::Path(Path::Relay), Via::Cut] } else { &[Via::Path(path)] };
+    let found: Vec<String> =
+        vias.iter().filter_map(|via| Some(words(figures.get(*via))? + via.sign())).collect();
+    if found.is_empty() { "–".into() } else { found.join(", ") }
+}
+
 fn pair_row(pair: &PairSummary) -> Vec<String> {
-    let rtt = |path: Path| duration(pair.paths.get(path).and_then(|figures| figures.rtt_p50_ns));
+    let rtt = |path: Path| {
+        let found = figures_of(pair, path).and_then(|(via, figures)| Some((via, figures.rtt_p50_ns?)));
+        found.map_or("–".into(), |(via, ns)| units::duration(ns) + via.sign())
+    };
     vec![
         escape(&format!("{} – {}", pair.a, pair.b)),
         path_words(pair.path).to_owned(),

@@ -1,6 +1,7 @@
 //! Static SVG whose positions are percentages, so that one drawing fits every width with text of one size.
 
 use crate::metrics::Gap;
+use crate::report::Via;
 use crate::timeline::{Action, Span};
 use crate::units;
 use maud::{Markup, html};
@@ -92,23 +93,32 @@ fn percent(ten_thousandths: u64) -> String {
 /// What a mark stands for; each has its own shape as well as its own colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
-    Path(Path),
+    Via(Via),
     FirstData,
 }
 
 impl Mark {
     fn class(self) -> &'static str {
         match self {
-            Mark::Path(path) => fill(Some(path)),
+            Mark::Via(Via::Path(path)) => fill(Some(path)),
+            Mark::Via(Via::Cut) => "f-cut",
             Mark::FirstData => "f-ink",
         }
     }
 
+    /// With a ring around it that parts it from what it lies on; what is hollow has a line already.
+    fn ringed(self) -> String {
+        let ring = if self == Mark::Via(Via::Cut) { "" } else { " s-ring" };
+        format!("{}{ring}", self.class())
+    }
+
     fn shape(self) -> &'static str {
         match self {
-            Mark::Path(Path::Direct) => "M-6 0a6 6 0 1 0 12 0a6 6 0 1 0 -12 0z",
-            Mark::Path(Path::Relay) => "M-5.5-5.5h11v11h-11z",
-            Mark::Path(Path::Lan) => "M0-7l7 7l-7 7l-7-7z",
+            Mark::Via(Via::Path(Path::Direct)) => "M-6 0a6 6 0 1 0 12 0a6 6 0 1 0 -12 0z",
+            Mark::Via(Via::Path(Path::Relay)) => "M-5.5-5.5h11v11h-11z",
+            // Hollow: its line stands out by half of its width.
+            Mark::Via(Via::Cut) => "M-4.5-4.5h9v9h-9z",
+            Mark::Via(Via::Path(Path::Lan)) => "M0-7l7 7l-7 7l-7-7z",
             Mark::FirstData => "M0-6l6 10h-12z",
         }
     }
@@ -161,7 +171,7 @@ pub(crate) fn dots(axis: &Axis, marks: &[(Mark, u64)], words: &str) -> Markup {
                 line class="s-join" x1=(axis.at(low)) x2=(axis.at(high)) y1="50%" y2="50%" {}
                 @for (mark, value) in marks {
                     svg x=(axis.at(*value)) y="50%" overflow="visible" {
-                        path class=(format!("{} s-ring", mark.class())) d=(mark.shape()) {}
+                        path class=(mark.ringed()) d=(mark.shape()) {}
                     }
                 }
             }
@@ -170,16 +180,18 @@ pub(crate) fn dots(axis: &Axis, marks: &[(Mark, u64)], words: &str) -> Markup {
 }
 
 /// One row of a bar plot: a bar for each value, one above the other.
-pub(crate) fn bars(axis: &Axis, values: &[(Path, u64)], words: &str) -> Markup {
-    let height = values.len() * 12;
+pub(crate) fn bars(axis: &Axis, marks: &[(Mark, u64)], words: &str) -> Markup {
+    let height = marks.len() * 12;
     html! {
         div.fill style=(format!("min-height:{}px", height + 12)) {
             svg role="img" aria-label=(words) {
                 (grid(axis))
                 svg y="50%" overflow="visible" {
-                    @for (n, (path, value)) in values.iter().enumerate() {
-                        @let y = format!("{}", 2 * i64::try_from(n * 6).unwrap_or(0) - i64::try_from(height / 2).unwrap_or(0) + 1);
-                        rect class=(fill(Some(*path))) x="0" y=(y) width=(axis.at(*value)) height="10" rx="2" {}
+                    @for (n, (mark, value)) in marks.iter().enumerate() {
+                        @let top = 2 * i64::try_from(n * 6).unwrap_or(0) - i64::try_from(height / 2).unwrap_or(0) + 1;
+                        // The line of a hollow bar stands out by half of its width.
+                        @let (y, height) = if *mark == Mark::Via(Via::Cut) { (top + 1, 8) } else { (top, 10) };
+                        rect class=(mark.class()) x="0" y=(y) width=(axis.at(*value)) height=(height) rx="2" {}
                     }
                 }
             }
@@ -194,7 +206,7 @@ pub(crate) fn scale(axis: &Axis, words: impl Fn(u64) -> String) -> Markup {
         svg.plot height="18" aria-hidden="true" {
             @for tick in &ticks {
                 @let anchor = match axis.position(*tick) { 0 => "start", 9_600.. => "end", _ => "middle" };
-                text x=(axis.at(*tick)) y="13" text-anchor=(anchor) { @if *tick == 0 { "0" } @else { (words(*tick).replace(".0 ", " ")) } }
+                text x=(axis.at(*tick)) y="13" text-anchor=(anchor) { @if *tick == 0 { "0" } @else { (words(*tick).replace(".000 ", " ").replace(".0 ", " ")) } }
             }
         }
     }

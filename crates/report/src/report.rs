@@ -79,10 +79,56 @@ pub(crate) struct Totals {
     pub(crate) unconnected: u64,
 }
 
+/// Where figures come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// A path of the run itself.
+    Path(Path),
+    /// The relay, in a second run with every direct path cut.
+    Cut,
+}
+
+impl Via {
+    /// In the order of a page.
+    pub(crate) const ALL: [Via; 4] =
+        [Via::Path(Path::Relay), Via::Cut, Via::Path(Path::Direct), Via::Path(Path::Lan)];
+
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Via::Path(path) => path.as_str(),
+            Via::Cut => "relay †",
+        }
+    }
+
+    /// What a second run says ends with this sign, beside the same of the run itself.
+    pub(crate) fn sign(self) -> &'static str {
+        if self == Via::Cut { " †" } else { "" }
+    }
+}
+
+/// What "†" means.
+pub(crate) const CUT: &str = "† A pair that goes direct leaves the relay after a few packets, too few to compare. What it meets \
+    on the relay is measured by playing the same scenario and seed once more with every direct path cut.";
+
+/// A pair's figures on a path; on the relay, those of the second run where there is one.
+pub(crate) fn figures_of(pair: &PairSummary, path: Path) -> Option<(Via, &PathMetrics)> {
+    match (path, &pair.relayed) {
+        (Path::Relay, Some(cut)) => Some((Via::Cut, cut)),
+        _ => Some((Via::Path(path), pair.paths.get(path).as_ref()?)),
+    }
+}
+
+/// Does any pair have figures of a second run?
+pub(crate) fn is_compared<'a>(scenarios: impl IntoIterator<Item = &'a ScenarioSummary>) -> bool {
+    scenarios.into_iter().any(|scenario| scenario.pairs.iter().any(|pair| pair.relayed.is_some()))
+}
+
 /// A scenario's pairs as one.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
-    pub(crate) paths: PerPath<PathFigures>,
+    /// Relay figures are those of pairs that have none of a second run: every pair counts once.
+    paths: PerPath<PathFigures>,
+    cut: PathFigures,
     /// Medians over the pairs.
     pub(crate) first_data_ns: Option<u64>,
     pub(crate) direct_ns: Option<u64>,
@@ -97,6 +143,8 @@ pub(crate) struct Figures {
 pub(crate) struct PathFigures {
     /// Median over the pairs of their medians.
     pub(crate) rtt_ns: Option<u64>,
+    /// Median over the pairs of their medians.
+    pub(crate) latency_ns: Option<u64>,
     /// Of all packets of all pairs.
     pub(crate) loss_ppm: Option<u64>,
     pub(crate) sent: u64,
@@ -108,26 +156,50 @@ pub(crate) struct PathFigures {
 impl Figures {
     pub(crate) fn new(scenario: &ScenarioSummary) -> Figures {
         let pairs = &scenario.pairs;
-        let mut paths = PerPath::<PathFigures>::default();
-        for path in [Path::Relay, Path::Direct, Path::Lan] {
-            let used: Vec<&PathMetrics> =
-                pairs.iter().filter_map(|pair| pair.paths.get(path).as_ref()).collect();
-            let sent = used.iter().map(|path| path.sent).fold(0, u64::saturating_add);
-            let lost = used.iter().map(|path| path.lost).fold(0, u64::saturating_add);
-            *paths.get_mut(path) = PathFigures {
-                rtt_ns: median(used.iter().filter_map(|path| path.rtt_p50_ns)),
-                loss_ppm: ratio_ppm(lost, sent),
-                sent,
-                lost,
-                goodput_bps: median(used.iter().filter_map(|path| path.goodput_bps)),
-            };
-        }
+        let of = |via: Via| {
+            let path = if let Via::Path(path) = via { path } else { Path::Relay };
+            let found = pairs.iter().filter_map(|pair| figures_of(pair, path));
+            PathFigures::new(&found.filter(|found| found.0 == via).map(|found| found.1).collect::<Vec<_>>())
+        };
+        let own = |path| of(Via::Path(path));
         Figures {
-            paths,
+            paths: PerPath { relay: own(Path::Relay), direct: own(Path::Direct), lan: own(Path::Lan) },
+            cut: of(Via::Cut),
             first_data_ns: median(pairs.iter().filter_map(|pair| pair.first_data_ns)),
             direct_ns: median(pairs.iter().filter_map(|pair| pair.direct_ns)),
             longest_gap_ns: pairs.iter().map(|pair| pair.longest_gap_ns).max().unwrap_or(0),
             ended: ended(pairs),
+        }
+    }
+
+    pub(crate) fn get(&self, via: Via) -> &PathFigures {
+        match via {
+            Via::Path(path) => self.paths.get(path),
+            Via::Cut => &self.cut,
+        }
+    }
+
+    pub(crate) fn any(&self, holds: impl Fn(&PathFigures) -> bool) -> bool {
+        Via::ALL.into_iter().any(|via| holds(self.get(via)))
+    }
+
+    /// Had its programs no pings that tell a round trip, only packets that nobody answers?
+    pub(crate) fn is_one_way(&self) -> bool {
+        self.any(|path| path.latency_ns.is_some()) && !self.any(|path| path.rtt_ns.is_some())
+    }
+}
+
+impl PathFigures {
+    fn new(used: &[&PathMetrics]) -> PathFigures {
+        let sent = used.iter().map(|path| path.sent).fold(0, u64::saturating_add);
+        let lost = used.iter().map(|path| path.lost).fold(0, u64::saturating_add);
+        PathFigures {
+            rtt_ns: median(used.iter().filter_map(|path| path.rtt_p50_ns)),
+            latency_ns: median(used.iter().filter_map(|path| path.latency_p50_ns)),
+            loss_ppm: ratio_ppm(lost, sent),
+            sent,
+            lost,
+            goodput_bps: median(used.iter().filter_map(|path| path.goodput_bps)),
         }
     }
 }

@@ -36,6 +36,67 @@ fn the_page_has_every_command_and_every_link_leads_somewhere() {
 }
 
 #[test]
+fn relay_figures_come_from_the_second_run_of_a_pair_that_left_the_relay() {
+    let report = report();
+    let pair = |scenario: &str| report.summary.scenario(scenario).unwrap().pairs[0].clone();
+
+    let (direct, relayed) = (pair("nat/double"), pair("mission/web-only"));
+
+    // Two pings went over the relay before the pair was direct; all forty did in the second run.
+    assert_eq!(direct.paths.relay.map(|path| path.echoes), Some(2));
+    assert_eq!(direct.on_relay().map(|path| path.echoes), Some(40));
+    assert_eq!(relayed.relayed, None);
+    assert_eq!(relayed.on_relay(), relayed.paths.relay.as_ref());
+}
+
+#[test]
+fn a_pair_that_the_second_run_does_not_know_is_not_compared() {
+    let mut pair = report().summary.scenario("nat/double").unwrap().pairs[0].clone();
+
+    pair.compare(&crate::Metrics::default());
+
+    assert_eq!(pair.relayed, None);
+}
+
+#[test]
+fn a_crowd_shows_pairs_of_both_kinds_and_counts_each_once() {
+    let markdown = report().markdown();
+    let row = markdown.lines().filter(|line| line.contains("#missioncrowd")).nth(1).unwrap();
+    assert!(row.contains("0 % of 10, 0 % of 30 †"), "{row}");
+}
+
+#[test]
+fn without_a_second_run_nothing_is_said_about_one() {
+    let mut summary = report().summary;
+    assert!(report().html().contains("f-cut") && report().html().contains("†"));
+    for pair in summary.scenarios.iter_mut().flat_map(|scenario| &mut scenario.pairs) {
+        pair.relayed = None;
+    }
+
+    let report = Report::build(&summary, []);
+
+    assert!(!report.html().contains("†") && !report.html().contains("class=\"f-cut"));
+    assert!(!report.markdown().contains('†'));
+}
+
+#[test]
+fn a_summary_is_read_back_and_one_without_second_runs_is_read_as_well() {
+    let summary = report().summary;
+    let json = serde_json::to_value(&summary).unwrap();
+    assert_eq!(serde_json::from_value::<Summary>(json.clone()).unwrap(), summary);
+
+    let mut old = json;
+    for scenario in old["scenarios"].as_array_mut().unwrap() {
+        for pair in scenario["pairs"].as_array_mut().unwrap() {
+            pair.as_object_mut().unwrap().remove("relayed");
+        }
+    }
+
+    let read: Summary = serde_json::from_value(old).unwrap();
+    assert!(read.scenarios.iter().flat_map(|scenario| &scenario.pairs).all(|pair| pair.relayed.is_none()));
+}
+
+#[test]
 fn tags_close_in_order() {
     let page = report().html();
     let mut open = Vec::new();

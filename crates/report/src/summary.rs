@@ -7,7 +7,8 @@
 //!     "failures": [], "violations": [],
 //!     "pairs": [ { "a": "flappie", "b": "takkie", "path": "direct",
 //!                  "first_data_ns": 61000000, "direct_ns": 112000000,
-//!                  "paths": { "relay": { "sent": 3, "rtt_p50_ns": 121000000, … }, "direct": { … }, "lan": null }, … } ],
+//!                  "paths": { "relay": { "sent": 3, "rtt_p50_ns": 121000000, … }, "direct": { … }, "lan": null },
+//!                  "relayed": { "sent": 188, "rtt_p50_ns": 120000000, … }, … } ],
 //!     "expectations": [ { "words": "takkie and flappie are direct within 2s", "passed": true, "seen": "direct after 112.0 ms" } ],
 //!     "registered": 2, "packets": 412, "events": 1733, "duration_ns": 20000000000,
 //!     "command": "punchbag run scenarios/mission/two-homes.toml --seed 1" } ] }
@@ -72,7 +73,7 @@ pub struct PairSummary {
     pub a: Name,
     /// The other.
     pub b: Name,
-    /// The path at the end: `null` if either side has none, "relay" if the two sides differ.
+    /// The path at the end: `null` if either side has none, "relay" if either side uses one.
     pub path: Option<Path>,
     /// From the start of the pair's first flow to the first packet or byte received, ns.
     pub first_data_ns: Option<u64>,
@@ -80,6 +81,10 @@ pub struct PairSummary {
     pub direct_ns: Option<u64>,
     /// Figures of each path; `null` for one that carried nothing.
     pub paths: PerPath<Option<PathMetrics>>,
+    /// The relay figures of this pair when the same scenario and seed is played once more with every direct path cut; `null`
+    /// where the pair was relayed anyway (see `paths.relay`), no relay can be reached, or nobody asked for it.
+    #[serde(default)]
+    pub relayed: Option<PathMetrics>,
     /// Loss over all paths, millionths.
     pub loss_ppm: Option<u64>,
     /// The longest silence in traffic that was being sent, ns.
@@ -149,9 +154,31 @@ impl ScenarioSummary {
     }
 }
 
+impl PairSummary {
+    /// Did any of its traffic go by another path than a relay?
+    pub fn left_the_relay(&self) -> bool {
+        self.direct_ns.is_some() || self.paths.direct.is_some() || self.paths.lan.is_some()
+    }
+
+    /// Its figures on a relay, to be held against those of a direct path: `relayed` where there is one, since a pair leaves
+    /// the relay after a few packets, and those tell little.
+    pub fn on_relay(&self) -> Option<&PathMetrics> {
+        self.relayed.as_ref().or(self.paths.relay.as_ref())
+    }
+
+    /// Takes the relay figures of the same pair from a run with every direct path cut.
+    pub fn compare(&mut self, cut: &Metrics) {
+        self.relayed = cut.pair(&self.a, &self.b).and_then(|pair| used(&pair.paths.relay));
+    }
+}
+
+/// The figures of a path that carried something.
+fn used(figures: &PathMetrics) -> Option<PathMetrics> {
+    (*figures != PathMetrics::default()).then_some(*figures)
+}
+
 impl From<&PairMetrics> for PairSummary {
     fn from(pair: &PairMetrics) -> PairSummary {
-        let used = |figures: &PathMetrics| (*figures != PathMetrics::default()).then_some(*figures);
         PairSummary {
             a: pair.a.clone(),
             b: pair.b.clone(),
@@ -163,6 +190,7 @@ impl From<&PairMetrics> for PairSummary {
                 direct: used(&pair.paths.direct),
                 lan: used(&pair.paths.lan),
             },
+            relayed: None,
             loss_ppm: pair.loss_ppm(),
             longest_gap_ns: pair.longest_gap_ns,
             recoveries: pair.recoveries.clone(),

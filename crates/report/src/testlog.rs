@@ -298,14 +298,33 @@ pub(crate) fn plain(relay_ms: u64, own_ms: u64, after_ms: u64, path: Path, lose:
     log.records()
 }
 
-/// Forty hosts that all ping one.
-fn crowd() -> Vec<Record> {
+/// A call: 20 ms apart, relayed for a moment, then on `path`; one packet in `lose` is lost.
+fn call(one_way_ms: u64, path: Path, lose: u64) -> Vec<Record> {
+    let mut log = Log::default();
+    let flow = "call";
+    log.flow(100, flow, FlowKind::Voice, "flappie", "takkie");
+    log.paths(100, "flappie", "takkie", Some(Path::Relay), "first traffic");
+    log.paths(130, "flappie", "takkie", Some(path), "validated");
+    for seq in 0..200 {
+        let at = 100 + seq * 20;
+        log.sent(at, flow, "flappie", seq);
+        if seq % lose != lose - 1 {
+            let way = if at < 130 { Path::Relay } else { path };
+            log.received(at + one_way_ms, flow, "takkie", seq, one_way_ms, way);
+        }
+    }
+    log.end(6_000);
+    log.records()
+}
+
+/// Forty hosts that all ping one; one in four stays on the relay, or all do.
+fn crowd(cut: bool) -> Vec<Record> {
     let mut log = Log::default();
     for n in 0..40 {
         let (host, flow) = (format!("laptop-{n}"), format!("ping {n}"));
-        let path = if n % 4 == 0 { Path::Relay } else { Path::Direct };
-        log.flow(100 + n, &flow, FlowKind::Ping, &host, "nas").sent(100 + n, &flow, &host, 0);
-        log.paths(100 + n, &host, "nas", Some(Path::Relay), "first traffic");
+        let path = if cut || n % 4 == 0 { Path::Relay } else { Path::Direct };
+        log.flow(100 + n, &flow, FlowKind::Ping, &host, "nas");
+        log.paths(100 + n, &host, "nas", Some(Path::Relay), "first traffic").sent(100 + n, &flow, &host, 0);
         log.paths(300 + 7 * n, &host, "nas", Some(path), "validated");
         log.received(150 + n, &flow, "nas", 0, 50, Path::Relay);
     }
@@ -344,23 +363,41 @@ fn matrix() -> crate::Matrix {
     crate::Matrix { rows: rows.map(str::to_owned).to_vec(), cells, command }
 }
 
-/// A report of all of the above.
+/// A report of all of the above, most of them with a second run that stayed on the relay.
 pub(crate) fn report() -> crate::Report {
+    let (relay, direct) = (Path::Relay, Path::Direct);
     let runs = [
-        ("mission/same-lan", "Two machines on one LAN", plain(45, 1, 220, Path::Lan, 100)),
-        ("mission/two-homes", "Two homes, and one router reboots", two_homes()),
-        ("mission/web-only", "Only web browsing allowed", web_only()),
-        ("nat/double", "Double NAT on one side", plain(60, 25, 310, Path::Direct, 100)),
-        ("link/lossy", "A link that turns lossy", plain(80, 32, 1_900, Path::Direct, 9)),
+        (
+            "mission/same-lan",
+            "Two machines on one LAN",
+            plain(45, 1, 220, Path::Lan, 100),
+            Some(plain(45, 45, 220, relay, 100)),
+        ),
+        ("mission/two-homes", "Two homes, and one router reboots", two_homes(), None),
+        ("mission/web-only", "Only web browsing allowed", web_only(), None),
+        (
+            "nat/double",
+            "Double NAT on one side",
+            plain(60, 25, 310, direct, 100),
+            Some(plain(60, 60, 310, relay, 100)),
+        ),
+        (
+            "link/lossy",
+            "A link that turns lossy",
+            plain(80, 32, 1_900, direct, 9),
+            Some(plain(80, 80, 1_900, relay, 40)),
+        ),
+        ("link/call", "A call over a bad line", call(30, direct, 25), Some(call(42, relay, 100))),
         (
             "mission/crowd",
             "Forty laptops and a file server with a rather long title that has to wrap",
-            crowd(),
+            crowd(false),
+            Some(crowd(true)),
         ),
     ];
     let mut summary = crate::Summary::new("0.1.0", 1);
     let mut logs = Vec::new();
-    for (scenario, title, records) in runs {
+    for (scenario, title, records, cut) in runs {
         let metrics = crate::Metrics::fold(&records);
         let command = format!("punchbag run scenarios/{scenario}.toml --seed 1");
         let mut row = crate::ScenarioSummary::new(&header(scenario, title), &metrics, command);
@@ -370,6 +407,10 @@ pub(crate) fn report() -> crate::Report {
             let seen =
                 pair.direct_ns.map_or("never direct".into(), |ns| format!("direct after {} ms", ns / MS));
             row.expect(crate::Expectation { words, passed, seen });
+        }
+        if let Some(cut) = cut {
+            let cut = crate::Metrics::fold(&cut);
+            row.pairs.iter_mut().filter(|pair| pair.left_the_relay()).for_each(|pair| pair.compare(&cut));
         }
         summary.scenarios.push(row);
         logs.push((scenario.to_owned(), metrics, crate::PathTimeline::fold(&records)));

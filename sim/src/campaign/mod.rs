@@ -5,12 +5,12 @@ pub mod matrix;
 
 pub use files::{Found, LoadError, discover, load};
 
-use crate::judge::{Verdict, judge};
+use crate::judge::{Verdict, judge, oracle};
 use crate::scenario::Scenario;
 use crate::topology::{Topology, TopologyError};
 use crate::world::{BuildError, Captures, Options, Seed, World};
 use rayon::prelude::*;
-use report::{Metrics, ScenarioSummary};
+use report::{Metrics, PairSummary, ScenarioSummary};
 use trace::{FORMAT, Header, Record};
 
 /// A scenario played once.
@@ -69,6 +69,31 @@ pub fn run(scenario: &Scenario, seed: Seed, options: Options, command: &str) -> 
     }
     tracing::info!(events = outcome.events, packets = outcome.packets, passed = verdict.passed(), "done");
     Ok(Run { header, records, metrics, verdict, summary, captures: outcome.captures })
+}
+
+/// Plays the scenario of `run` once more with every direct path cut, and puts what the pairs met on the relay into its summary:
+/// a pair that went direct has left the relay after a few packets, too few to hold one path against the other. Nothing else
+/// of `run` changes, and nobody judges the second run.
+///
+/// Nothing is played if no pair went direct, or none of those can reach a relay.
+pub fn compare(scenario: &Scenario, seed: Seed, run: &mut Run) -> Result<(), RunError> {
+    let comparable = |pair: &&mut PairSummary| {
+        pair.left_the_relay() && oracle::route(scenario, &pair.a, &pair.b).is_some_and(|route| route.relay)
+    };
+    let mut pairs: Vec<_> = run.summary.pairs.iter_mut().filter(comparable).collect();
+    if pairs.is_empty() {
+        return Ok(());
+    }
+    let span = tracing::info_span!("compare", scenario = %scenario.name, seed = seed.0);
+    let _entered = span.enter();
+    let topology = Topology::new(scenario)?;
+    let options = Options { timers: false, checks: false, direct: false, ..Options::default() };
+    let metrics = Metrics::fold(&World::new(scenario, &topology, seed, options)?.run()?.records);
+    for pair in &mut pairs {
+        pair.compare(&metrics);
+    }
+    tracing::info!(pairs = pairs.len(), "done");
+    Ok(())
 }
 
 /// Applies `job` to every item on `jobs` threads and returns the results in the items' order. `done` is called as items

@@ -36,6 +36,12 @@ pub(super) struct Args {
     /// Keep the packets of every interface as pcapng.
     #[arg(long)]
     pcap: bool,
+    /// Play every scenario once only.
+    ///
+    /// Otherwise a scenario whose hosts went direct is played once more with every direct path cut, for the relayed figures
+    /// that stand beside the direct ones in the report. That run is not judged and leaves no log.
+    #[arg(long)]
+    no_compare: bool,
     /// Scenarios played at the same time.
     #[arg(long, value_name = "N", default_value_t = default_jobs())]
     jobs: usize,
@@ -63,8 +69,14 @@ pub(super) fn main(args: &Args) -> Result<u8, Failure> {
         &scenarios,
         args.jobs,
         |(found, scenario)| {
-            let run = campaign::run(scenario, Seed(args.seed), options, &command(found, args.seed))
-                .map_err(|error| format!("{}: {error}", found.path.display()))?;
+            let failure = |error| format!("{}: {error}", found.path.display());
+            let seed = Seed(args.seed);
+            let mut run =
+                campaign::run(scenario, seed, options, &command(found, args.seed)).map_err(failure)?;
+            if !args.no_compare {
+                bar.set_message(format!("{} with direct paths cut", scenario.name));
+                campaign::compare(scenario, seed, &mut run).map_err(failure)?;
+            }
             let folder = args.out.join(&scenario.name);
             let row = super::report::ScenarioReport::of(&run);
             write_run(&folder, run).map_err(|error| format!("{}: {error}", folder.display()))?;

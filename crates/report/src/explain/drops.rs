@@ -135,6 +135,7 @@ pub(super) fn why(reason: &str, src: SocketAddr, dst: SocketAddr) -> String {
         "router-off" => "the router was off".into(),
         "no-route" => format!("no network here leads to {} (a private address means nothing outside its own home)", dst.ip()),
         "no-such-host" => format!("nobody has the address {} in this network", dst.ip()),
+        "direct-cut" => "this run was played with every direct path cut".into(),
         "ttl-expired" => "it had passed too many routers".into(),
         other => other.replace('-', " "),
     }
