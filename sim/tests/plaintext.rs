@@ -16,11 +16,14 @@ use std::time::Instant;
 use tcp::{Flags, Options, Segment};
 use trace::Event;
 
+/// Source and destination of one direction of a connection.
+type Direction = (IpAddr, u16, IpAddr, u16);
+
 /// Where the marker stands in a capture: in a packet, or only in the stream that TCP segments make up.
 fn leaks(file: &[u8]) -> Vec<String> {
     let finder = memchr::memmem::Finder::new(MARKER.as_slice());
     let mut found = Vec::new();
-    let mut streams: BTreeMap<(IpAddr, u16, IpAddr, u16), BTreeMap<u32, Vec<u8>>> = BTreeMap::new();
+    let mut streams: BTreeMap<Direction, BTreeMap<u32, Vec<u8>>> = BTreeMap::new();
     for packet in read_capture(file) {
         if finder.find(&packet.frame).is_some() {
             found.push(format!("{} at {} ns, in one packet", packet.interface, packet.t_ns));
