@@ -49,6 +49,8 @@ impl Route {
 struct Class {
     mapping: Mapping,
     filtering: Filtering,
+    /// The part of the filtering that is done for each mapping apart, at or beyond the first box whose mapping varies.
+    per_mapping: Filtering,
     /// A mapping that varies, but whose port may be guessed: it keeps or counts.
     guessable: bool,
     /// A packet of the other side that comes first can take the tuple that ours needs (Linux, whose router accepts it).
@@ -60,6 +62,7 @@ impl Class {
     const OPEN: Class = Class {
         mapping: Mapping::EndpointIndependent,
         filtering: Filtering::EndpointIndependent,
+        per_mapping: Filtering::EndpointIndependent,
         guessable: false,
         poisoned: false,
         udp: true,
@@ -67,18 +70,26 @@ impl Class {
 
     fn through(self, router: &Router) -> Class {
         let mut class = self;
+        // A router's firewall stands inside of its NAT.
+        let stateful = router.firewall.as_ref().is_some_and(|f| f.inbound == Inbound::Stateful);
+        if stateful && class.varies() {
+            class.per_mapping = Filtering::AddressAndPortDependent;
+        }
         if let Some(nat) = &router.nat {
             class.mapping = class.mapping.max(nat.mapping);
             // The tables of Linux filter by address and port whatever else they do.
             let filtering =
                 if nat.conntrack.is_some() { Filtering::AddressAndPortDependent } else { nat.filtering };
             class.filtering = class.filtering.max(filtering);
+            if class.varies() {
+                class.per_mapping = class.per_mapping.max(filtering);
+            }
             class.poisoned |= nat.conntrack == Some(InputPolicy::Accept);
             class.guessable |=
                 nat.mapping != Mapping::EndpointIndependent && nat.allocation != PortAllocation::Random;
         }
         if let Some(firewall) = &router.firewall {
-            if firewall.inbound == Inbound::Stateful {
+            if stateful {
                 class.filtering = Filtering::AddressAndPortDependent;
             }
             class.udp &= passes(firewall, Proto::Udp, None);
@@ -88,6 +99,12 @@ impl Class {
 
     fn varies(self) -> bool {
         self.mapping != Mapping::EndpointIndependent
+    }
+
+    /// One mapping after another, but behind a filter that knows nothing of them: what one of them opened is open to all, so
+    /// it is laxer than one box with the same words.
+    fn lax(self) -> bool {
+        self.varies() && self.per_mapping < self.filtering
     }
 }
 
@@ -115,7 +132,7 @@ fn connects(a: Class, b: Class) -> Direct {
     };
     if sure && !a.poisoned && !b.poisoned {
         Direct::Yes
-    } else if sure || a.guessable || b.guessable {
+    } else if sure || a.guessable || b.guessable || a.lax() || b.lax() {
         Direct::Perhaps
     } else {
         Direct::No
@@ -155,27 +172,60 @@ pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
     let relay = reaches(&a) && reaches(&b);
     let shared = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x.0 == y.0).count();
     let (inner_a, inner_b) = (&a[..a.len() - shared], &b[..b.len() - shared]);
-    if shared > 0 && inner_a.is_empty() && inner_b.is_empty() {
-        let lan = a[0].1.lan.0;
-        return Some(Route { direct: Direct::Yes, lan: is_private(lan), relay });
-    }
     let class = |boxes: &[(&str, &Router)]| {
         boxes.iter().fold(Class::OPEN, |class, (_, router)| class.through(router))
     };
     if shared == 0 {
         return Some(Route { direct: connects(class(&a), class(&b)), lan: false, relay });
     }
-    // They meet inside the innermost router that both are behind. A side that is attached there directly is known by its
-    // local address, and the other's packets reach it unless its own network uses the same addresses.
-    let meeting = a[a.len() - shared].1;
-    let (near, far) = if inner_a.is_empty() { (inner_a, inner_b) } else { (inner_b, inner_a) };
-    let overlaps = near.is_empty() && far.iter().any(|(_, router)| router.lan == meeting.lan);
-    let local = if near.is_empty() && !overlaps { connects(Class::OPEN, class(far)) } else { Direct::No };
-    // Otherwise each knows only the other's outermost address, and the box that has it must turn packets around.
-    let outermost = a.last().map(|(_, router)| *router);
-    let hairpin = outermost.and_then(|r| r.nat.as_ref()).is_some_and(|nat| nat.hairpin != Hairpin::Off);
-    let around = if hairpin { connects(class(&a), class(&b)) } else { Direct::No };
-    Some(Route { direct: local.max(around), lan: false, relay })
+    let local = inside(&a, &b, shared, [class(inner_a), class(inner_b)]);
+    // Otherwise each knows only the other's outermost address, and the box that has it must turn packets around. What
+    // stands further out they need not pass, only the questions to the STUN servers.
+    let turning = a.iter().rposition(|(_, router)| router.nat.is_some()).filter(|i| *i >= inner_a.len());
+    let hairpin = turning.filter(|i| a[*i].1.nat.as_ref().is_some_and(|nat| nat.hairpin != Hairpin::Off));
+    let around = hairpin.filter(|_| class(&a).udp && class(&b).udp).map_or(Direct::No, |i| {
+        let beyond = a.len() - 1 - i;
+        connects(class(&a[..=i]), class(&b[..b.len() - beyond]))
+    });
+    let lans =
+        [inner_a, inner_b].map(|inner| inner.first().map_or(a[inner_a.len()].1, |(_, router)| *router).lan.0);
+    let named = [inner_a, inner_b].iter().all(|inner| !translates(inner));
+    let lan = local == Direct::Yes && named && lans.into_iter().all(is_private);
+    Some(Route { direct: local.max(around), lan, relay })
+}
+
+fn translates(boxes: &[(&str, &Router)]) -> bool {
+    boxes.iter().any(|(_, router)| router.nat.is_some())
+}
+
+/// Whether two hosts meet inside the routers that both are behind, of which there are `shared`, the last ones of both chains.
+/// `classes` are those of the routers before.
+///
+/// A side without translation before the meeting point is known there by its own address. One with it is known there only if
+/// nothing translates further out, so that the STUN servers see the address that the meeting point sees.
+fn inside(
+    a: &[(&str, &Router)],
+    b: &[(&str, &Router)],
+    shared: usize,
+    [class_a, class_b]: [Class; 2],
+) -> Direct {
+    let ((inner_a, outer), inner_b) = (a.split_at(a.len() - shared), &b[..b.len() - shared]);
+    let seen = !translates(outer) && outer.iter().all(|(_, r)| Class::OPEN.through(r).udp);
+    match (translates(inner_a), translates(inner_b)) {
+        (false, false) => connects(class_a, class_b),
+        (true, true) if seen => connects(class_a, class_b),
+        (true, true) => Direct::No,
+        (translates_a, _) => {
+            let (near, near_class, far) =
+                if translates_a { (inner_b, class_b, inner_a) } else { (inner_a, class_a, inner_b) };
+            // Packets to an address of the own network do not leave it.
+            let lan = near.first().map_or(outer[0].1, |(_, router)| *router).lan;
+            let overlaps = far.iter().any(|(_, router)| router.lan == lan);
+            // A filter before the near side opens only from inside, towards an address that it must know.
+            let open = near_class.filtering == Filtering::EndpointIndependent;
+            if !overlaps && (open || seen) { connects(class_a, class_b) } else { Direct::No }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -189,13 +239,9 @@ mod tests {
             "UDP-BLOCKED" => return Class { udp: false, ..Class::OPEN },
             _ => word.split_once('+').expect("MAPPING+FILTERING"),
         };
-        Class {
-            mapping: mapping.to_lowercase().parse().expect("a mapping"),
-            filtering: filtering.to_lowercase().parse().expect("a filtering"),
-            guessable: false,
-            poisoned: false,
-            udp: true,
-        }
+        let filtering = filtering.to_lowercase().parse().expect("a filtering");
+        let mapping = mapping.to_lowercase().parse().expect("a mapping");
+        Class { mapping, filtering, per_mapping: filtering, ..Class::OPEN }
     }
 
     /// The table was computed from the definitions of RFC 4787 by playing the packets of both sides.
