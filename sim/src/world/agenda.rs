@@ -7,10 +7,17 @@ use slab::Slab;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+/// Bits of a key that name a slot of the slab: 268 million entries may be pending.
+const SLOT_BITS: u32 = 28;
+/// Bits of a key that say when an entry was made: 68 thousand million entries, where a run ends after
+/// [`MAX_EVENTS`](super::MAX_EVENTS).
+const MADE_BITS: u32 = 64 - SLOT_BITS;
+
 /// Entries to come, each with its time in nanoseconds since the start of the run.
 #[derive(Debug)]
 pub struct Agenda<T> {
-    heap: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    /// Time, number of the entry and slot in one integer: compared at once, and a third smaller than a tuple.
+    heap: BinaryHeap<Reverse<u128>>,
     entries: Slab<T>,
     made: u64,
 }
@@ -23,21 +30,26 @@ impl<T> Default for Agenda<T> {
 
 impl<T> Agenda<T> {
     /// Adds an entry at `at_ns`; among equal times the one added first comes first.
+    ///
+    /// # Panics
+    /// If 2^28 entries are pending, or 2^36 have been made.
     pub fn push(&mut self, at_ns: u64, entry: T) {
-        let slot = u32::try_from(self.entries.insert(entry)).expect("fewer than 2^32 pending entries");
-        self.heap.push(Reverse((at_ns, self.made, slot)));
+        let slot = self.entries.insert(entry) as u64;
+        assert!(slot >> SLOT_BITS == 0 && self.made >> MADE_BITS == 0, "the agenda is full");
+        self.heap.push(Reverse(u128::from(at_ns) << 64 | u128::from(self.made << SLOT_BITS | slot)));
         self.made += 1;
     }
 
     /// Removes the first entry.
     pub fn pop(&mut self) -> Option<(u64, T)> {
-        let Reverse((at_ns, _, slot)) = self.heap.pop()?;
-        Some((at_ns, self.entries.remove(slot as usize)))
+        let Reverse(key) = self.heap.pop()?;
+        let slot = key as usize & ((1 << SLOT_BITS) - 1);
+        Some(((key >> 64) as u64, self.entries.remove(slot)))
     }
 
     /// Time of the first entry.
     pub fn next_at(&self) -> Option<u64> {
-        self.heap.peek().map(|Reverse((at_ns, ..))| *at_ns)
+        self.heap.peek().map(|Reverse(key)| (key >> 64) as u64)
     }
 
     /// How many entries are pending.
