@@ -195,16 +195,16 @@ fn ended(scenario: &ScenarioSummary, figures: &Figures) -> Markup {
 }
 
 fn round_trips(scenarios: Scenarios<'_, '_>) -> Markup {
-    let note = "Median of the pings inside the tunnel that went out and came back on one path; median over the pairs of a scenario.";
+    let note = "Median of the pings inside the tunnel that went out and came back on one path; median over the pairs of a scenario. The scale is logarithmic.";
     let words = ("Round trip, direct against relayed", note);
-    path_plot(scenarios, words, |figures, via| figures.get(via).rtt_ns, plot::dots, units::duration)
+    path_plot(scenarios, words, |figures, via| figures.get(via).rtt_ns, DOTS, units::duration)
 }
 
 fn latencies(scenarios: Scenarios<'_, '_>) -> Markup {
-    let note = "Of the scenarios without pings, such as calls: median of the packets received by one path; median over the pairs.";
+    let note = "Of the scenarios without pings, such as calls: median of the packets received by one path; median over the pairs. The scale is logarithmic.";
     let words = ("One-way latency, direct against relayed", note);
     let of = |figures: &Figures, via| figures.get(via).latency_ns.filter(|_| figures.is_one_way());
-    path_plot(scenarios, words, of, plot::dots, units::duration)
+    path_plot(scenarios, words, of, DOTS, units::duration)
 }
 
 fn times(scenarios: Scenarios<'_, '_>) -> Markup {
@@ -245,7 +245,7 @@ fn goodput(scenarios: Scenarios<'_, '_>) -> Markup {
     let note =
         "Bytes of bulk transfers that the reading program got, over the time in which they came by one path.";
     let words = ("Goodput, direct against relayed", note);
-    path_plot(scenarios, words, |figures, via| figures.get(via).goodput_bps, plot::bars, units::rate)
+    path_plot(scenarios, words, |figures, via| figures.get(via).goodput_bps, BARS, units::rate)
 }
 
 const LOSSY: fn(&PathFigures) -> bool = |path| path.lost > 0;
@@ -256,20 +256,28 @@ fn loss(scenarios: Scenarios<'_, '_>) -> Markup {
     let silent =
         scenarios.iter().filter(|(_, figures)| figures.any(|path| path.sent > 0)).count() - lossy.len();
     let note = format!(
-        "Share of the ping and voice packets sent on a path that never arrived. {} lost nothing and {} not shown.",
+        "Share of the ping and voice packets sent on a path that never arrived; a pair that falls back to the relay may lose there. {} lost nothing and {} not shown.",
         units::plural(silent as u64, "scenario"),
         if silent == 1 { "is" } else { "are" }
     );
-    let of = |figures: &Figures, via: Via| figures.get(via).loss_ppm.filter(|_| figures.any(LOSSY));
-    path_plot(scenarios, ("Loss, direct against relayed", &note), of, plot::bars, units::percent)
+    let of =
+        |figures: &Figures, via: Via| figures.loss(via).filter(|_| figures.any(LOSSY)).map(|loss| loss.0);
+    path_plot(scenarios, ("Loss, direct against relayed", &note), of, BARS, units::percent)
 }
+
+/// The axis from the smallest value to the largest, and how a row is drawn.
+type Look = (fn(u64, u64) -> Axis, fn(&Axis, &[(Mark, u64)], &str) -> Markup);
+
+/// Times from a LAN's to a satellite's.
+const DOTS: Look = (Axis::log, plot::dots);
+const BARS: Look = (|_, max| Axis::linear(max), plot::bars);
 
 /// One row per scenario that has a value for any path.
 fn path_plot(
     scenarios: Scenarios<'_, '_>,
     (title, note): (&str, &str),
     value: impl Fn(&Figures, Via) -> Option<u64>,
-    draw: fn(&Axis, &[(Mark, u64)], &str) -> Markup,
+    (axis, draw): Look,
     words: fn(u64) -> String,
 ) -> Markup {
     let rows: Vec<(&ScenarioSummary, Vec<(Mark, u64)>)> = scenarios
@@ -281,7 +289,8 @@ fn path_plot(
         .filter(|(_, marks): &(_, Vec<_>)| !marks.is_empty())
         .collect();
     let all = || rows.iter().flat_map(|(_, marks)| marks);
-    let axis = Axis::linear(all().map(|mark| mark.1).max().unwrap_or(0));
+    let numbers = || all().map(|mark| mark.1);
+    let axis = axis(numbers().min().unwrap_or(0), numbers().max().unwrap_or(0));
     html! {
         @if !rows.is_empty() {
             h2 { (title) }

@@ -1,7 +1,7 @@
 //! The report as Markdown.
 
 use crate::matrix::{Cell, Matrix};
-use crate::report::{CUT, Figures, PathFigures, Report, Via, figures_of, is_compared, path_words};
+use crate::report::{CUT, Figures, Report, Via, figures_of, is_compared, path_words};
 use crate::summary::{PairSummary, ScenarioSummary};
 use crate::timeline::PathTimeline;
 use crate::units;
@@ -21,7 +21,7 @@ impl Report {
             totals.passed,
             units::plural(totals.passed + totals.failed, "scenario"),
             totals.failed,
-            units::plural(totals.violations, "violation of an invariant").replace("invariants", "invariant"),
+            units::plural(totals.violations, "invariant violation"),
             escape(&self.summary.version),
             self.summary.seed,
             units::count(totals.packets),
@@ -46,7 +46,7 @@ impl Report {
             ],
             self.summary.scenarios.iter().map(|scenario| {
                 let figures = Figures::new(scenario);
-                let rtt = |path| cell(&figures, path, |figures| figures.rtt_ns.map(units::duration));
+                let rtt = |path| cell(path, |via| figures.get(via).rtt_ns.map(units::duration));
                 vec![
                     link(scenario),
                     result(scenario.passed).to_owned(),
@@ -77,13 +77,14 @@ impl Report {
             ],
             self.summary.scenarios.iter().map(|scenario| {
                 let figures = Figures::new(scenario);
-                let loss = |path: &PathFigures| {
-                    path.loss_ppm.map(|ppm| format!("{} of {}", units::percent(ppm), path.sent))
+                let loss = |via| {
+                    let (ppm, sent) = figures.loss(via)?;
+                    Some(format!("{} of {sent}", units::percent(ppm)))
                 };
-                let goodput = |path: &PathFigures| path.goodput_bps.map(units::rate);
+                let goodput = |via| figures.get(via).goodput_bps.map(units::rate);
                 let mut row = vec![link(scenario)];
-                row.extend(PATHS.map(|path| cell(&figures, path, loss)));
-                row.extend(PATHS.map(|path| cell(&figures, path, goodput)));
+                row.extend(PATHS.map(|path| cell(path, loss)));
+                row.extend(PATHS.map(|path| cell(path, goodput)));
                 row
             }),
         );
@@ -99,12 +100,12 @@ impl Report {
             out.push(
                 "Of scenarios without pings, such as calls: from a program to the other, inside the tunnel.",
             );
-            let latency = |figures: &PathFigures| figures.latency_ns.map(units::duration);
             out.table(
                 &["scenario", "relay", "direct", "lan"],
                 one_way.iter().map(|(scenario, figures)| {
                     let mut row = vec![link(scenario)];
-                    row.extend(PATHS.map(|path| cell(figures, path, latency)));
+                    let latency = |via| figures.get(via).latency_ns.map(units::duration);
+                    row.extend(PATHS.map(|path| cell(path, latency)));
                     row
                 }),
             );
@@ -158,11 +159,10 @@ impl Report {
 const PATHS: [Path; 3] = [Path::Relay, Path::Direct, Path::Lan];
 
 /// What a scenario's pairs met on a path; on the relay, in the run itself and in a second one.
-fn cell(figures: &Figures, path: Path, words: impl Fn(&PathFigures) -> Option<String>) -> String {
+fn cell(path: Path, words: impl Fn(Via) -> Option<String>) -> String {
     let vias: &[Via] =
         if path == Path::Relay { &[Via::Path(Path::Relay), Via::Cut] } else { &[Via::Path(path)] };
-    let found: Vec<String> =
-        vias.iter().filter_map(|via| Some(words(figures.get(*via))? + via.sign())).collect();
+    let found: Vec<String> = vias.iter().filter_map(|via| Some(words(*via)? + via.sign())).collect();
     if found.is_empty() { "–".into() } else { found.join(", ") }
 }
 

@@ -116,8 +116,8 @@ impl Mark {
         match self {
             Mark::Via(Via::Path(Path::Direct)) => "M-6 0a6 6 0 1 0 12 0a6 6 0 1 0 -12 0z",
             Mark::Via(Via::Path(Path::Relay)) => "M-5.5-5.5h11v11h-11z",
-            // Hollow: its line stands out by half of its width.
-            Mark::Via(Via::Cut) => "M-4.5-4.5h9v9h-9z",
+            // A frame, large enough to be seen around a mark of nearly the same value.
+            Mark::Via(Via::Cut) => "M-7.5-7.5h15v15h-15z",
             Mark::Via(Via::Path(Path::Lan)) => "M0-7l7 7l-7 7l-7-7z",
             Mark::FirstData => "M0-6l6 10h-12z",
         }
@@ -147,7 +147,7 @@ pub(crate) fn fill(path: Option<Path>) -> &'static str {
 /// A mark by itself, for a legend.
 pub(crate) fn key(mark: Mark) -> Markup {
     html! {
-        svg width="14" height="14" viewBox="-7 -7 14 14" aria-hidden="true" { path class=(mark.class()) d=(mark.shape()) {} }
+        svg width="18" height="18" viewBox="-9 -9 18 18" aria-hidden="true" { path class=(mark.class()) d=(mark.shape()) {} }
     }
 }
 

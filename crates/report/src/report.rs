@@ -126,9 +126,11 @@ pub(crate) fn is_compared<'a>(scenarios: impl IntoIterator<Item = &'a ScenarioSu
 /// A scenario's pairs as one.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
-    /// Relay figures are those of pairs that have none of a second run: every pair counts once.
+    /// Relay figures but for loss are those of pairs that have none of a second run: every pair counts once.
     paths: PerPath<PathFigures>,
     cut: PathFigures,
+    /// Does any pair have no figures of a second run?
+    mixed: bool,
     /// Medians over the pairs.
     pub(crate) first_data_ns: Option<u64>,
     pub(crate) direct_ns: Option<u64>,
@@ -159,12 +161,21 @@ impl Figures {
         let of = |via: Via| {
             let path = if let Via::Path(path) = via { path } else { Path::Relay };
             let found = pairs.iter().filter_map(|pair| figures_of(pair, path));
-            PathFigures::new(&found.filter(|found| found.0 == via).map(|found| found.1).collect::<Vec<_>>())
+            let chosen: Vec<&PathMetrics> =
+                found.filter(|found| found.0 == via).map(|found| found.1).collect();
+            match via {
+                Via::Cut => PathFigures::new(&chosen, &chosen),
+                Via::Path(path) => {
+                    let all = pairs.iter().filter_map(|pair| pair.paths.get(path).as_ref());
+                    PathFigures::new(&chosen, &all.collect::<Vec<_>>())
+                }
+            }
         };
         let own = |path| of(Via::Path(path));
         Figures {
             paths: PerPath { relay: own(Path::Relay), direct: own(Path::Direct), lan: own(Path::Lan) },
             cut: of(Via::Cut),
+            mixed: pairs.iter().any(|pair| pair.relayed.is_none()),
             first_data_ns: median(pairs.iter().filter_map(|pair| pair.first_data_ns)),
             direct_ns: median(pairs.iter().filter_map(|pair| pair.direct_ns)),
             longest_gap_ns: pairs.iter().map(|pair| pair.longest_gap_ns).max().unwrap_or(0),
@@ -179,6 +190,14 @@ impl Figures {
         }
     }
 
+    /// Loss in millionths, and of how many packets. Relay losses of the run itself are those of all pairs, for a pair may fall
+    /// back to the relay and lose there; the few packets before it was direct do not stand beside a second run.
+    pub(crate) fn loss(&self, via: Via) -> Option<(u64, u64)> {
+        let figures = self.get(via);
+        let told = via == Via::Path(Path::Relay) && figures.lost == 0 && self.cut.sent > 0 && !self.mixed;
+        Some((figures.loss_ppm.filter(|_| !told)?, figures.sent))
+    }
+
     pub(crate) fn any(&self, holds: impl Fn(&PathFigures) -> bool) -> bool {
         Via::ALL.into_iter().any(|via| holds(self.get(via)))
     }
@@ -190,9 +209,10 @@ impl Figures {
 }
 
 impl PathFigures {
-    fn new(used: &[&PathMetrics]) -> PathFigures {
-        let sent = used.iter().map(|path| path.sent).fold(0, u64::saturating_add);
-        let lost = used.iter().map(|path| path.lost).fold(0, u64::saturating_add);
+    /// Times and rates of `used`, losses of `all`.
+    fn new(used: &[&PathMetrics], all: &[&PathMetrics]) -> PathFigures {
+        let sent = all.iter().map(|path| path.sent).fold(0, u64::saturating_add);
+        let lost = all.iter().map(|path| path.lost).fold(0, u64::saturating_add);
         PathFigures {
             rtt_ns: median(used.iter().filter_map(|path| path.rtt_p50_ns)),
             latency_ns: median(used.iter().filter_map(|path| path.latency_p50_ns)),

@@ -59,10 +59,29 @@ fn a_pair_that_the_second_run_does_not_know_is_not_compared() {
 }
 
 #[test]
-fn a_crowd_shows_pairs_of_both_kinds_and_counts_each_once() {
+fn a_crowd_shows_pairs_of_both_kinds() {
     let markdown = report().markdown();
-    let row = markdown.lines().filter(|line| line.contains("#missioncrowd")).nth(1).unwrap();
-    assert!(row.contains("0 % of 10, 0 % of 30 †"), "{row}");
+    let row = |n| markdown.lines().filter(|line| line.contains("#missioncrowd")).nth(n).unwrap();
+    assert!(row(2).contains("| 50.0 ms, 50.0 ms † |"), "{}", row(2));
+    // Losses in the run itself are those of all forty.
+    assert!(row(1).contains("| 0 % of 40, 0 % of 30 † |"), "{}", row(1));
+}
+
+#[test]
+fn what_a_pair_lost_on_the_relay_it_fell_back_to_is_not_hidden_by_its_second_run() {
+    let mut summary = report().summary;
+    let row = |summary: &Summary| {
+        let markdown = Report::build(summary, []).markdown();
+        markdown.lines().filter(|line| line.contains("#natdouble")).nth(1).unwrap().to_owned()
+    };
+    let before = row(&summary);
+    let double = summary.scenarios.iter_mut().find(|scenario| scenario.name == "nat/double").unwrap();
+    double.pairs[0].paths.relay.as_mut().unwrap().lost = 2;
+
+    let after = row(&summary);
+
+    assert!(before.contains("| 0 % of 80 † |"), "{before}");
+    assert!(after.contains("| 66.67 % of 3, 0 % of 80 † |"), "{after}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(super) fn summary(summary: &Summary) -> String {
         }
     }
     if summary.scenarios.iter().any(|s| s.pairs.iter().any(|pair| pair.relayed.is_some())) {
-        text += "\ndirect and relayed: round trip, or one way where nobody answers; share lost, if any; goodput of transfers\n\
+        text += "\ndirect and relayed: round trip, or one way where nobody answers; share lost in the whole run, if any; goodput of transfers\n\
                  † played once more with direct paths cut\n";
     }
     let failed = summary.scenarios.len() - summary.passed();
@@ -43,25 +43,35 @@ fn row(scenario: &ScenarioSummary) -> Vec<String> {
         (false, 0) => format!("✗ {held} of {all}"),
         (false, n) => format!("✗ {held} of {all}, {}", units::plural(n as u64, "violation")),
     };
-    let compared = scenario.pairs.iter().any(|pair| pair.relayed.is_some());
+    let pairs = || scenario.pairs.iter();
+    let direct: Vec<_> =
+        pairs().flat_map(|p| [&p.paths.direct, &p.paths.lan]).filter_map(Option::as_ref).collect();
+    let relayed: Vec<_> = pairs().filter_map(PairSummary::on_relay).collect();
+    // What a pair that may go direct loses while it falls back to the relay is the price of its own run.
+    let own: Vec<_> = pairs()
+        .filter(|pair| pair.left_the_relay())
+        .flat_map(|p| p.paths.iter().filter_map(|(_, m)| m.as_ref()).collect::<Vec<_>>())
+        .collect();
+    let has_pings = direct.iter().chain(&relayed).any(|m| m.rtt_p50_ns.is_some());
+    let dagger = if pairs().any(|pair| pair.relayed.is_some()) { " †" } else { "" };
     vec![
         scenario.name.clone(),
         paths(&scenario.pairs),
         spread(&scenario.pairs, |p| p.first_data_ns),
         spread(&scenario.pairs, |p| p.direct_ns),
-        figures(scenario.pairs.iter().flat_map(|p| [p.paths.direct.as_ref(), p.paths.lan.as_ref()])),
-        figures(scenario.pairs.iter().map(PairSummary::on_relay)) + if compared { " †" } else { "" },
+        figures(&direct, &own, has_pings),
+        figures(&relayed, &relayed, has_pings) + dagger,
         verdict,
     ]
 }
 
 /// What traffic met: "84 ms", "42 ms one way, 3.75 % lost", "29 ms, 43.0 Mbit/s".
-fn figures<'a>(found: impl Iterator<Item = Option<&'a PathMetrics>>) -> String {
-    let found: Vec<&PathMetrics> = found.flatten().collect();
-    let sum = |value: fn(&PathMetrics) -> u64| found.iter().map(|m| value(m)).fold(0, u64::saturating_add);
+/// Times and rates of `found`, losses of `all`. A round trip says more than a latency, so the latter is for scenarios without pings.
+fn figures(found: &[&PathMetrics], all: &[&PathMetrics], has_pings: bool) -> String {
+    let sum = |value: fn(&PathMetrics) -> u64| all.iter().map(|m| value(m)).fold(0, u64::saturating_add);
     let mut words = Vec::new();
-    if let Some(rtt) = range(found.iter().filter_map(|m| m.rtt_p50_ns), units::short) {
-        words.push(rtt);
+    if has_pings {
+        words.extend(range(found.iter().filter_map(|m| m.rtt_p50_ns), units::short));
     } else if let Some(latency) = range(found.iter().filter_map(|m| m.latency_p50_ns), units::short) {
         words.push(format!("{latency} one way"));
     }
