@@ -25,6 +25,8 @@
 //! - [`Report`]: Markdown, and one HTML page that needs nothing from elsewhere.
 //!
 //! Figures count what programs inside the tunnel saw: a packet is lost if its program never got it, whatever the reason.
+//! Where a page holds direct against relayed, the relay figures of a pair that went direct are those of a second run in which
+//! it could not ([`PairSummary::relayed`]): its own few packets on the relay would say little.
 //!
 //! Out of scope: judging, running, reading files, and printing to a terminal.
 
