@@ -14,7 +14,16 @@ const RED: Style = AnsiColor::Red.on_default().bold();
 pub(super) fn summary(summary: &Summary) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["scenario", "path", "first data", "direct after", "direct", "relayed", "expectations"]);
+    table.set_header([
+        "scenario",
+        "expected",
+        "ended",
+        "first data",
+        "direct after",
+        "direct",
+        "relayed",
+        "expectations",
+    ]);
     for scenario in &summary.scenarios {
         table.add_row(row(scenario));
     }
@@ -56,6 +65,7 @@ fn row(scenario: &ScenarioSummary) -> Vec<String> {
     let dagger = if pairs().any(|pair| pair.relayed.is_some()) { " †" } else { "" };
     vec![
         scenario.name.clone(),
+        expected(scenario),
         paths(&scenario.pairs),
         spread(&scenario.pairs, |p| p.first_data_ns),
         spread(&scenario.pairs, |p| p.direct_ns),
@@ -82,6 +92,18 @@ fn figures(found: &[&PathMetrics], all: &[&PathMetrics], has_pings: bool) -> Str
     }
     words.extend(range(found.iter().filter_map(|m| m.goodput_bps), units::rate));
     if words.is_empty() { "–".to_owned() } else { words.join(", ") }
+}
+
+/// The paths that the scenario expects; an expectation reads "WHO: WHAT".
+fn expected(scenario: &ScenarioSummary) -> String {
+    let mut words = Vec::new();
+    for expectation in &scenario.expectations {
+        let what = expectation.words.rsplit(": ").next().unwrap_or_default();
+        if ["relay", "direct", "lan"].contains(&what) && !words.contains(&what) {
+            words.push(what);
+        }
+    }
+    if words.is_empty() { "any path".to_owned() } else { words.join(", ") }
 }
 
 /// "direct", or "98 direct, 2 relay".
