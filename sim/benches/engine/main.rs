@@ -14,6 +14,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use ping_pong::Cables;
 use std::hint::black_box;
 use std::rc::Rc;
+use std::time::Duration;
 
 const PAIRS: [usize; 4] = [1, 10, 100, 1000];
 /// Each row of the table is the median of so many measurements.
@@ -66,28 +67,39 @@ struct Row {
     name: String,
     /// Units of work of one measurement.
     units: u64,
-    work: Box<dyn FnMut()>,
+    /// Does them and says how long it took.
+    work: Box<dyn FnMut() -> Duration>,
     /// Units per second of processor time, round by round.
     rates: Vec<f64>,
 }
 
 impl Row {
-    /// `work` does one unit, and is told how many were done before.
-    fn new(name: impl Into<String>, units: u64, mut work: impl FnMut(u64) + 'static) -> Row {
+    /// `unit` does one unit, and is told how many were done before.
+    fn new(name: impl Into<String>, units: u64, mut unit: impl FnMut(u64) + 'static) -> Row {
+        Row::prepared(name, units, |n| n, move |n| unit(n))
+    }
+
+    /// The same for a unit that needs something made beforehand, which is not measured.
+    fn prepared<T>(
+        name: impl Into<String>,
+        units: u64,
+        mut prepare: impl FnMut(u64) -> T + 'static,
+        mut unit: impl FnMut(T) + 'static,
+    ) -> Row {
         let mut done = 0;
         let work = move || {
-            for _ in 0..units {
-                work(done);
-                done += 1;
-            }
+            let prepared: Vec<T> = (done..done + units).map(&mut prepare).collect();
+            done += units;
+            let before = cpu::used();
+            prepared.into_iter().for_each(&mut unit);
+            cpu::used() - before
         };
         Row { name: name.into(), units, work: Box::new(work), rates: Vec::new() }
     }
 
     fn measure(&mut self) {
-        let before = cpu::used();
-        (self.work)();
-        self.rates.push(self.units as f64 / (cpu::used() - before).as_secs_f64());
+        let time = (self.work)();
+        self.rates.push(self.units as f64 / time.as_secs_f64());
     }
 
     fn median(&self) -> f64 {
@@ -100,12 +112,16 @@ impl Row {
 /// The rows of the table in groups; within a group, each is compared with the first.
 fn rows() -> Vec<(&'static str, Vec<Row>)> {
     let homes = Rc::new(homes::scenario());
-    let (both, build) = (Rc::clone(&homes), homes);
+    let build = || {
+        let homes = Rc::clone(&homes);
+        move |seed| homes::build(&homes, seed)
+    };
+    let (both, beforehand, alone) = (build(), build(), build());
     let exchange = exchange::scenario();
     let players = |cables| {
         PAIRS.map(|pairs| {
             let mut world = ping_pong::world(pairs, cables);
-            Row::new(format!("{pairs} pairs"), 200_000, move |_| {
+            Row::new(format!("pairs: {pairs}"), 200_000, move |_| {
                 let one_more = world.packets() + 1;
                 ping_pong::play(&mut world, one_more);
             })
@@ -113,18 +129,21 @@ fn rows() -> Vec<(&'static str, Vec<Row>)> {
     };
     vec![
         (
-            "two homes with keys, handshakes and tunnel, worlds",
+            "Two homes with handshakes and tunnel, 2 s, worlds per second",
             vec![
-                Row::new("build and run", 20, move |seed| {
-                    _ = black_box(homes::run(homes::build(&both, seed)))
+                Row::new("build, keys included, and run", 20, move |seed| {
+                    black_box(homes::run(both(seed)));
                 }),
-                Row::new("build alone", 400, move |seed| drop(black_box(homes::build(&build, seed)))),
+                Row::prepared("run, built beforehand", 20, beforehand, |world| {
+                    black_box(homes::run(world));
+                }),
+                Row::new("build", 400, move |seed| drop(black_box(alone(seed)))),
             ],
         ),
         (
-            "exchange of 122 datagrams without cryptography, worlds",
+            "Exchange of 122 datagrams without cryptography, 2 s, worlds per second",
             vec![
-                Row::new("turmoil, no NAT, ticks of 1 ms", 3, |seed| {
+                Row::new("turmoil, no NAT, ticks of 1 ms", 10, |seed| {
                     black_box(exchange::turmoil(seed));
                 }),
                 Row::new("punchbag, two NATs", 1000, move |seed| {
@@ -132,8 +151,11 @@ fn rows() -> Vec<(&'static str, Vec<Row>)> {
                 }),
             ],
         ),
-        ("packets through two NATs, cables of pure delay", players(Cables::Delay).into()),
-        ("packets through two NATs, cables with rates and queues", players(Cables::Default).into()),
+        ("Through two NATs, cables of pure delay, packets per second", players(Cables::Delay).into()),
+        (
+            "Through two NATs, cables with rates and queues, packets per second",
+            players(Cables::Default).into(),
+        ),
     ]
 }
 
@@ -146,7 +168,9 @@ fn table() {
             row.measure();
         }
     }
-    println!("\nPer second of processor time, median of {ROUNDS} rounds in turns:");
+    println!(
+        "\nBy processor time of one thread, median of {ROUNDS} rounds in turns, and ratio to the first row:"
+    );
     for (title, rows) in &groups {
         println!("\n{title}");
         let first = rows[0].median();
