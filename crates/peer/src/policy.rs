@@ -31,6 +31,13 @@ pub const MAX_REFLEXIVE: usize = 6;
 /// (`pongHistoryCount`, `wgengine/magicsock/endpoint.go`).
 pub(crate) const MAX_OUTSTANDING: usize = 64;
 
+/// Addresses that are learned from packets which came from them, within [`SEEN_WINDOW`], per peer: a NAT that takes a port for
+/// each destination makes one for each of our own addresses that is reached, and few are.
+pub(crate) const MAX_SEEN: usize = 8;
+
+/// See [`MAX_SEEN`]: about as long as a round takes (its gaps add up to 4.1 s) and the next one to begin.
+pub(crate) const SEEN_WINDOW: Duration = ms(10_000);
+
 /// Checks at the start of a round that a candidate of no higher preference still gets once another one is validated.
 pub(crate) const PROBES_BESIDE_VALIDATED: u32 = 5;
 

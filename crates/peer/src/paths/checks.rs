@@ -8,7 +8,7 @@ use rand::Rng;
 use super::{Action, Best, Context, Outstanding, Paths, Round};
 use crate::candidate::{Candidate, is_usable};
 use crate::liveness::{Liveness, Rtt, Verdict};
-use crate::policy::{MAX_OUTSTANDING, PROBES_BESIDE_VALIDATED};
+use crate::policy::{MAX_OUTSTANDING, MAX_SEEN, PROBES_BESIDE_VALIDATED, SEEN_WINDOW};
 
 impl Paths {
     /// An authenticated ping came from `from`. The caller answers it.
@@ -24,11 +24,16 @@ impl Paths {
 
     /// A pong with transaction `tx` came from `from`.
     pub(crate) fn ponged(&mut self, tx: [u8; 12], from: SocketAddr, cx: &mut Context<'_>) {
-        // A path is symmetric (RFC 8445 §7.2.5.2.1): an answer from elsewhere validates nothing.
-        let Some(index) = self.pings.iter().position(|ping| ping.tx == tx && ping.to == from) else { return };
-        let Some(ping) = self.pings.remove(index) else { return };
-        let sample = cx.now.saturating_duration_since(ping.at);
-        let Some(candidate) = self.candidates.get_mut(&from) else { return };
+        // An answer proves that what is sent to the address arrives, wherever the answer itself comes from. RFC 8445
+        // §7.2.5.2.1 wants one path both ways; where both mappings vary and a filter is open there is one each way only, and
+        // both work. Tailscale takes such answers too (`handlePongConnLocked`, `wgengine/magicsock/endpoint.go`).
+        let Some(index) = self.pings.iter().position(|ping| ping.tx == tx) else { return };
+        let Some(Outstanding { to, at, .. }) = self.pings.remove(index) else { return };
+        let sample = cx.now.saturating_duration_since(at);
+        if from != to {
+            self.trigger(from, cx);
+        }
+        let Some(candidate) = self.candidates.get_mut(&to) else { return };
         let first = candidate.answered.is_none();
         let rtt = match &mut candidate.rtt {
             Some(rtt) if !first => {
@@ -44,15 +49,15 @@ impl Paths {
             round.validated = true;
         }
         if first {
-            self.actions.push_back(Action::Validated { address: from, rtt: sample });
+            self.actions.push_back(Action::Validated { address: to, rtt: sample });
         }
         self.backoff = cx.policy.round_min;
         match &mut self.best {
-            Some(best) if best.address == from => {
+            Some(best) if best.address == to => {
                 best.rtt = rtt;
                 best.live.answered(cx.now);
             }
-            _ => self.consider(from, rtt, cx),
+            _ => self.consider(to, rtt, cx),
         }
     }
 
@@ -91,10 +96,20 @@ impl Paths {
         let (idle, now) = (self.round.is_none(), cx.now);
         let gap = cx.policy.round_gap;
         let new = !self.candidates.contains_key(&from);
+        // With a path that works and is as good, a schedule is not renewed: the other side's checks would renew it for ever.
+        let settled = self.best.as_ref().is_some_and(|best| {
+            let sound = !best.live.suspect() && !best.live.stale(now, cx.policy);
+            sound && self.tier(best.address) >= self.tier(from)
+        });
+        // Two NATs that take a new port for each destination make a new address of each check and answer, without end.
+        if new && !self.may_see_another(now) {
+            return;
+        }
         let Some(candidate) = self.candidate(from) else { return };
         candidate.origin.seen = true;
         let recent = candidate.answered.is_some_and(|at| now.saturating_duration_since(at) < gap);
-        if candidate.began.is_none_or(|at| idle && candidate.next.is_none() && at + gap <= now) {
+        let renews = idle && !settled && candidate.next.is_none();
+        if candidate.began.is_none_or(|at| renews && at + gap <= now) {
             candidate.begin(now);
         }
         let due = !recent && candidate.has_budget(now);
@@ -104,6 +119,18 @@ impl Paths {
         if due {
             self.check(from, "triggered", cx);
         }
+    }
+
+    /// Whether one more address may be learned from a packet that came from it.
+    fn may_see_another(&mut self, now: Instant) -> bool {
+        while self.seen.front().is_some_and(|&at| at + SEEN_WINDOW <= now) {
+            self.seen.pop_front();
+        }
+        let may = self.seen.len() < MAX_SEEN;
+        if may {
+            self.seen.push_back(now);
+        }
+        may
     }
 
     pub(super) fn check(&mut self, to: SocketAddr, why: &'static str, cx: &mut Context<'_>) {

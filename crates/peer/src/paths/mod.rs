@@ -12,7 +12,7 @@
 //! accepted from any address at any time, so no switch loses any.
 //!
 //! **The round.** A round checks every candidate on the schedule of [`PROBE_GAPS`](crate::policy) and calls the other side over
-//! the relay to do the same (call-me-maybe). It begins when relayed traffic wants a path, when the other side calls, when a
+//! the relay to do the same (call-me-maybe). It begins when relayed traffic wants a path, on either side, when the other calls, when a
 //! path dies, and when own addresses change; it repeats ever more slowly while traffic stays relayed. The other side always
 //! answers a call with its own, once a round. A call is a state, not an event: it is repeated until that side is heard from.
 //! A check that comes from an address which is not validated yet triggers one back at once (RFC 8445 §7.3.1.4).
@@ -102,6 +102,8 @@ pub(crate) struct Paths {
     traffic: Option<Instant>,
     pings: VecDeque<Outstanding>,
     actions: VecDeque<Action>,
+    /// When addresses were last learned from packets that came from them.
+    seen: VecDeque<Instant>,
 }
 
 impl Paths {
@@ -115,6 +117,7 @@ impl Paths {
             traffic: None,
             pings: VecDeque::new(),
             actions: VecDeque::new(),
+            seen: VecDeque::new(),
         }
     }
 
@@ -196,6 +199,11 @@ impl Paths {
             {
                 best.live.alarm(cx.now);
                 self.run_liveness(cx);
+            }
+            // It talks over the relay, so it wants a path, and its call may be late or lost.
+            let due = self.round_at.is_none_or(|at| at + self.backoff <= cx.now);
+            if self.best.is_none() && self.round.is_none() && due {
+                self.begin_round(cx);
             }
             return;
         };

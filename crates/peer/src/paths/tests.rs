@@ -1,7 +1,7 @@
 //! One behaviour of the paths each.
 
 use super::*;
-use crate::policy::PROBES_PER_CANDIDATE;
+use crate::policy::{MAX_SEEN, PROBES_PER_CANDIDATE, SEEN_WINDOW};
 use rand_chacha::rand_core::SeedableRng;
 
 #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
@@ -192,8 +192,8 @@ fn an_answer_moves_the_tunnel_to_the_address() {
 }
 
 #[test]
-fn an_answer_from_elsewhere_validates_nothing() {
-    let mut bench = Bench::new(&[FAR, "198.51.100.2:9"]);
+fn an_answer_from_elsewhere_validates_the_address_that_was_asked() {
+    let mut bench = Bench::new(&[FAR]);
     bench.act(Paths::want);
     let Some(Action::Ping { tx, .. }) = bench
         .log
@@ -204,7 +204,8 @@ fn an_answer_from_elsewhere_validates_nothing() {
         panic!("no ping")
     };
     bench.act(|paths, cx| paths.ponged(tx, address("198.51.100.2:9"), cx));
-    assert_eq!(bench.route(), Route::Relay);
+    assert_eq!(bench.route(), Route::Direct(address(FAR)));
+    assert_eq!(bench.pings("198.51.100.2:9"), [0], "perhaps it works both ways");
 }
 
 #[test]
@@ -271,13 +272,35 @@ fn own_addresses_and_useless_ones_are_never_checked() {
 fn candidates_are_bounded_and_seen_ones_make_room_for_others() {
     let mut bench = Bench::new(&[]);
     for port in 1..100 {
+        bench.now += ms(2000);
         bench.act(|paths, cx| paths.pinged(SocketAddr::new([198, 51, 100, 7].into(), port), cx));
     }
     assert_eq!(bench.paths.candidates.len(), MAX_CANDIDATES);
     bench.now += ms(2000);
     bench.act(|paths, cx| paths.called(&[address(FAR)], cx));
-    assert_eq!(bench.pings(FAR), [2000]);
+    assert_eq!(bench.pings(FAR), [200_000]);
     assert_eq!(bench.paths.candidates.len(), MAX_CANDIDATES);
+}
+
+#[test]
+fn checks_that_come_from_ever_new_addresses_are_not_answered_with_ever_more() {
+    let mut bench = Bench::new(&[]);
+    for port in 1..10_000 {
+        bench.act(|paths, cx| paths.pinged(SocketAddr::new([198, 51, 100, 7].into(), port), cx));
+    }
+    assert_eq!(bench.log.iter().filter(|(_, a)| matches!(a, Action::Ping { .. })).count(), MAX_SEEN);
+    bench.now += SEEN_WINDOW;
+    bench.act(|paths, cx| paths.pinged(address(FAR), cx));
+    assert_eq!(bench.pings(FAR), [10_000]);
+}
+
+#[test]
+fn who_talks_over_the_relay_is_met_without_a_call() {
+    let mut bench = Bench::new(&[FAR]);
+    bench.at(10, |paths, cx| paths.received(None, false, cx));
+    assert_eq!((bench.pings(FAR), bench.calls()), (vec![10], vec![10]));
+    bench.at(20, |paths, cx| paths.received(None, false, cx));
+    assert_eq!(bench.calls(), [10]);
 }
 
 #[test]
