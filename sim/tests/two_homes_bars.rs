@@ -125,13 +125,12 @@ fn with_five_percent_loss_99_of_100_pairs_are_direct_within_a_quarter_of_a_secon
     assert!(took[989].0 <= Duration::from_millis(250), "(time, seed): {}", percentiles(&took));
 }
 
-/// The same when the TCP connection to the relay suffers too. The call is one segment: in the one run of twenty that loses
-/// it, TCP repeats it after one to two of its round trips of 60 ms, or a probe of the tail after 120 ms.
+/// The same when every packet of home a may be lost, also those of the TCP connection to the relay. The call is one
+/// segment of it; where it is lost, the tunnel's handshake in the segment before tells flappie as much.
 #[test]
-fn with_five_percent_loss_on_the_way_to_the_relay_too_a_lost_call_is_made_up_for_by_tcp() {
+fn with_five_percent_loss_on_the_way_to_the_relay_too() {
     let took = thousand(&homes("5%", ""));
 
-    assert!(took[899].0 <= Duration::from_millis(250), "(time, seed): {}", percentiles(&took));
-    assert!(took[989].0 <= Duration::from_millis(500), "(time, seed): {}", percentiles(&took));
+    assert!(took[989].0 <= Duration::from_millis(250), "(time, seed): {}", percentiles(&took));
     assert!(took[999].0 <= Duration::from_secs(2), "(time, seed): {}", percentiles(&took));
 }

@@ -1,0 +1,184 @@
+//! Networks nobody thought of: up to three boxes deep, hosts anywhere in them. No invariant is violated in any, and each
+//! pair ends on the path that the route oracle is sure of.
+//!
+//! A failure prints its scenario as a file for `scenarios/found/`. Without `PROPTEST_RNG_SEED` the same networks are tried
+//! each time; `PROPTEST_CASES=5000 PROPTEST_RNG_SEED=7` goes hunting.
+
+mod common;
+
+use common::{play, scenario};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngSeed, TestRunner};
+use punchbag::judge::oracle;
+use punchbag::world::Options;
+use std::fmt::Write;
+
+const REGIONS: [&str; 3] = ["eu-west", "eu-central", "us-east"];
+const MAPPINGS: [&str; 3] = ["endpoint-independent", "address-dependent", "address-and-port-dependent"];
+const PORTS: [&str; 3] = ["preserving", "sequential", "random"];
+const HAIRPINS: [&str; 2] = ["none", "external-source"];
+const FIREWALLS: [&str; 3] = ["stateful", "udp-blocked", "web-only"];
+/// Boxes between a host and the internet at most.
+const MAX_DEPTH: usize = 3;
+
+/// Where something is attached: a number that chooses among the boxes there are and the regions.
+type Place = prop::sample::Index;
+
+#[derive(Debug, Clone)]
+struct Router {
+    place: Place,
+    /// Mapping, filtering, ports, hairpin; `None` = it only routes.
+    nat: Option<(usize, usize, usize, usize)>,
+    firewall: Option<usize>,
+}
+
+#[derive(Debug, Clone)]
+struct Network {
+    routers: Vec<Router>,
+    hosts: Vec<Place>,
+}
+
+fn network() -> impl Strategy<Value = Network> {
+    let nat = (0..MAPPINGS.len(), 0..MAPPINGS.len(), 0..PORTS.len(), 0..HAIRPINS.len());
+    let nat = prop::option::weighted(0.85, nat);
+    let firewall = prop::option::weighted(0.25, 0..FIREWALLS.len());
+    let router =
+        (any::<Place>(), nat, firewall).prop_map(|(place, nat, firewall)| Router { place, nat, firewall });
+    let routers = prop::collection::vec(router, 1..=5);
+    (routers, prop::collection::vec(any::<Place>(), 2..=3))
+        .prop_map(|(routers, hosts)| Network { routers, hosts })
+}
+
+impl Network {
+    /// The network as a scenario file.
+    fn toml(&self) -> String {
+        let mut text = String::from(
+            "title = \"A random network\"\nwhy = \"Found by tests/random_networks.rs.\"\nuntil = \"20s\"\n",
+        );
+        let mut depths: Vec<usize> = Vec::new();
+        // Behind one of the boxes so far that still takes something behind it, or in one of the regions.
+        let attach = |text: &mut String, place: &Place, depths: &[usize], limit: usize| {
+            let open: Vec<usize> = (0..depths.len()).filter(|i| depths[*i] < limit).collect();
+            // Boxes are likelier than regions, or few chains would be long.
+            let choice = place.index(2 * open.len() + REGIONS.len());
+            match open.get(choice / 2) {
+                Some(router) => {
+                    let _ = writeln!(text, "behind = \"box-{router}\"");
+                    depths[*router] + 1
+                }
+                None => {
+                    let _ = writeln!(text, "region = \"{}\"", REGIONS[choice - 2 * open.len()]);
+                    1
+                }
+            }
+        };
+        for (i, router) in self.routers.iter().enumerate() {
+            let _ = writeln!(text, "\n[router.box-{i}]");
+            let depth = attach(&mut text, &router.place, &depths, MAX_DEPTH);
+            depths.push(depth);
+            let _ = match router.nat {
+                None => writeln!(text, "nat = \"none\""),
+                Some((mapping, filtering, ports, hairpin)) => writeln!(
+                    text,
+                    "nat = {{ mapping = \"{}\", filtering = \"{}\", ports = \"{}\", hairpin = \"{}\" }}",
+                    MAPPINGS[mapping], MAPPINGS[filtering], PORTS[ports], HAIRPINS[hairpin]
+                ),
+            };
+            if let Some(firewall) = router.firewall {
+                let _ = writeln!(text, "firewall = \"{}\"", FIREWALLS[firewall]);
+            }
+        }
+        for (i, place) in self.hosts.iter().enumerate() {
+            let _ = writeln!(text, "\n[host.host-{i}]");
+            attach(&mut text, place, &depths, MAX_DEPTH + 1);
+        }
+        for b in 1..self.hosts.len() {
+            for a in 0..b {
+                let _ = writeln!(
+                    text,
+                    "\n[[traffic]]\nkind = \"ping\"\nfrom = \"host-{a}\"\nto = \"host-{b}\"\nat = \"2s\"\ninterval = \"250ms\""
+                );
+            }
+        }
+        text
+    }
+}
+
+/// What is wrong with a run of a network.
+fn wrong(text: &str) -> Vec<String> {
+    let scenario = scenario(text);
+    let run = play(&scenario, 1, Options { timers: false, ..Options::default() });
+    let mut wrong = run.verdict.violations.clone();
+    for pair in &run.metrics.pairs {
+        let route = oracle::route(&scenario, &pair.a, &pair.b);
+        if let Some(expected) = route.and_then(oracle::Route::path)
+            && pair.path() != expected
+        {
+            wrong.push(format!(
+                "{} and {} ended on {:?} instead of {expected:?}",
+                pair.a,
+                pair.b,
+                pair.path()
+            ));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn in_random_networks_every_pair_ends_where_the_oracle_says_and_nothing_is_violated() {
+    let mut config = Config {
+        failure_persistence: None,
+        max_shrink_iters: 2000,
+        max_shrink_time: 20_000,
+        ..Config::default()
+    };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = 64;
+    }
+    if std::env::var_os("PROPTEST_RNG_SEED").is_none() {
+        config.rng_seed = RngSeed::Fixed(1);
+    }
+    let result = TestRunner::new(config).run(&network(), |network| {
+        let text = network.toml();
+        let wrong = wrong(&text);
+        prop_assert!(
+            wrong.is_empty(),
+            "{}\n---- scenarios/found/NAME.toml ----\n{text}----",
+            wrong.join("\n")
+        );
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+/// The generator reaches what the property is about: chains, shared boxes, and sure as well as unsure pairs.
+#[test]
+fn the_networks_are_of_many_kinds() {
+    let mut runner = TestRunner::new(Config { rng_seed: RngSeed::Fixed(2), ..Config::default() });
+    let (mut direct, mut lan, mut relay, mut unsure, mut deep) = (0, 0, 0, 0, 0);
+    for _ in 0..300 {
+        let tree = network().new_tree(&mut runner).expect("a network");
+        let scenario = scenario(&proptest::strategy::ValueTree::current(&tree).toml());
+        let depth = |name: &str| {
+            let mut at = &scenario.hosts[name].attached;
+            let mut depth = 0;
+            while let punchbag::scenario::Attachment::Behind(router) = at {
+                depth += 1;
+                at = &scenario.routers[router].uplink;
+            }
+            depth
+        };
+        deep += usize::from(depth("host-0") == MAX_DEPTH);
+        match oracle::route(&scenario, "host-0", "host-1").and_then(oracle::Route::path) {
+            Some(Some(trace::Path::Direct)) => direct += 1,
+            Some(Some(trace::Path::Lan)) => lan += 1,
+            Some(Some(trace::Path::Relay)) => relay += 1,
+            Some(None) | None => unsure += 1,
+        }
+    }
+    let counts = [direct, lan, relay, unsure, deep];
+    assert!(counts.iter().all(|count| *count >= 5), "direct, lan, relay, unsure, deep: {counts:?}");
+}
