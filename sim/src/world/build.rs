@@ -112,7 +112,7 @@ impl World {
     ///
     /// let text = r#"
     /// title = "A machine at home asks one on the internet"
-    /// router.home = { region = "eu-west", nat = "symmetric" }
+    /// router.home = { region = "eu-west", nat = "port-restricted-cone" }
     /// host.takkie = { behind = "home" }
     /// host.flappie = { region = "eu-west" }
     /// "#;
