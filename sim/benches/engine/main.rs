@@ -76,7 +76,7 @@ struct Row {
 impl Row {
     /// `unit` does one unit, and is told how many were done before.
     fn new(name: impl Into<String>, units: u64, mut unit: impl FnMut(u64) + 'static) -> Row {
-        Row::prepared(name, units, |n| n, move |n| unit(n))
+        Row::prepared(name, units, |n| n, unit)
     }
 
     /// The same for a unit that needs something made beforehand, which is not measured.
