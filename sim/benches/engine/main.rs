@@ -75,7 +75,7 @@ struct Row {
 
 impl Row {
     /// `unit` does one unit, and is told how many were done before.
-    fn new(name: impl Into<String>, units: u64, mut unit: impl FnMut(u64) + 'static) -> Row {
+    fn new(name: impl Into<String>, units: u64, unit: impl FnMut(u64) + 'static) -> Row {
         Row::prepared(name, units, |n| n, unit)
     }
 
