@@ -10,6 +10,7 @@ mod report;
 mod table;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -101,7 +102,9 @@ fn start_logs(verbose: u8, format: LogFormat) {
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let logs = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let logs =
+        tracing_subscriber::fmt().with_max_level(level).with_ansi(colours).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => logs.compact().init(),
         LogFormat::Json => logs.json().init(),
