@@ -197,7 +197,8 @@ pub enum Event {
         /// The remote endpoint whose packet made it.
         remote: SocketAddr,
     },
-    /// A binding was removed.
+    /// A binding was removed. A router that reboots or is flushed forgets all of its bindings at once: that is an
+    /// [`Action`](Event::Action) alone.
     Unbound {
         /// The router.
         node: Name,
@@ -207,7 +208,7 @@ pub enum Event {
         inside: SocketAddr,
         /// External endpoint.
         external: SocketAddr,
-        /// "expired", "closed" or "flushed".
+        /// Why: "expired".
         reason: Name,
     },
     /// Something from the scenario's timeline happened.

@@ -21,7 +21,7 @@ const DEFAULT_OUT: &str = "out";
 #[command(after_help = "Examples:
   punchbag run scenarios/                              play everything that ships
   punchbag run scenarios/mission/two-homes.toml -v     one scenario, saying what happens
-  punchbag run my.toml --seed 7 --pcap --out /tmp/x    keep the packets
+  punchbag run my.toml --seed 7 --pcap --out results  keep the packets
   punchbag explain out/mission/two-homes               the story of a run")]
 pub(super) struct Args {
     /// Scenario files, or folders that are searched for them.
