@@ -1,7 +1,7 @@
 //! Scenario files on disk.
 
 use crate::scenario::{self, Scenario, ScenarioError};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// A scenario file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,14 +65,22 @@ pub fn discover(path: &Path) -> Result<Vec<Found>, LoadError> {
 }
 
 /// "mission/two-homes" for any path that ends in ".../scenarios/mission/two-homes.toml"; else the last folder and the file.
+/// Results go to a folder of that name, so it never leads out of where it is put.
 fn name_of(path: &Path) -> String {
-    let parts: Vec<String> =
-        path.with_extension("").iter().map(|p| p.to_string_lossy().into_owned()).collect();
-    let start = match parts.iter().rposition(|p| p == "scenarios") {
+    let mut parts: Vec<String> = Vec::new();
+    for component in path.with_extension("").components() {
+        match component {
+            Component::Normal(part) => parts.push(part.to_string_lossy().into_owned()),
+            Component::ParentDir => _ = parts.pop(),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    let last = parts.len().saturating_sub(1);
+    let start = match parts[..last].iter().rposition(|p| p == "scenarios") {
         Some(i) => i + 1,
         None => parts.len().saturating_sub(2),
     };
-    parts[start.min(parts.len() - 1)..].join("/").trim_start_matches("./").to_owned()
+    parts[start..].join("/")
 }
 
 /// Reads and parses a scenario file.
@@ -97,5 +105,14 @@ mod tests {
         assert_eq!(name_of(Path::new("/a/scenarios/nat/x.toml")), "nat/x");
         assert_eq!(name_of(Path::new("mine/x.toml")), "mine/x");
         assert_eq!(name_of(Path::new("x.toml")), "x");
+        assert_eq!(name_of(Path::new("./x.toml")), "x");
+    }
+
+    #[test]
+    fn a_name_leads_nowhere_else() {
+        assert_eq!(name_of(Path::new("scenarios/../mine/x.toml")), "mine/x");
+        assert_eq!(name_of(Path::new("../../x.toml")), "x");
+        assert_eq!(name_of(Path::new("/x.toml")), "x");
+        assert_eq!(name_of(Path::new("scenarios.toml")), "scenarios");
     }
 }
