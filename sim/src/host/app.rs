@@ -390,7 +390,6 @@ impl Apps {
             self.out.push_back(AppOutput::Event(end));
         }
         for packet in &packets {
-            debug_assert_eq!(packet.ttl, DEFAULT_TTL);
             self.push(packet);
         }
     }

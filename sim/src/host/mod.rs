@@ -121,15 +121,23 @@ impl Host {
         self.settle(clock, out);
     }
 
-    /// Ends a program as a kill does: its sockets are closed by the host. Returns it, for one whose records live on.
+    /// Ends a program as a kill does: its sockets are closed by the host. Returns it, for one whose records live on; it
+    /// has then heard that its connections are gone, as it would find on its next start.
     pub fn stop(&mut self, index: u32, clock: &Clock, out: &mut Effects) -> Option<Box<dyn Program>> {
         self.udp.retain(|_, owner| *owner != index);
         let slot = &mut self.slots[index as usize];
         slot.armed_ns = None;
-        let program = slot.program.take();
-        self.tcp.close_all_of(index, &mut Io { clock, inbox: &mut self.inbox, out });
+        let mut program = slot.program.take();
+        let gone = self.tcp.close_all_of(index, &mut Io { clock, inbox: &mut self.inbox, out });
         self.inbox.retain(|(owner, _)| *owner != index);
         self.settle(clock, out);
+        if let Some(program) = &mut program {
+            for conn in gone {
+                program.handle(Input::Closed { conn }, clock.now());
+            }
+            // Nobody is left to do what it wanted.
+            while program.poll_output().is_some() {}
+        }
         program
     }
 
@@ -278,4 +286,73 @@ impl Host {
 /// The host's address to reach `to` from.
 fn source(addresses: &[IpAddr], to: SocketAddr) -> Option<IpAddr> {
     addresses.iter().copied().find(|ip| ip.is_ipv4() == to.is_ipv4())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::Seed;
+    use ::tcp::{Config, Connection};
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::time::Instant;
+
+    /// Listens on port 443 and notes which connections come and go.
+    struct Listener(Rc<RefCell<Vec<(&'static str, ConnId)>>>);
+
+    impl Program for Listener {
+        fn udp_ports(&self) -> Vec<u16> {
+            Vec::new()
+        }
+
+        fn tcp_ports(&self) -> Vec<u16> {
+            vec![443]
+        }
+
+        fn handle(&mut self, input: Input<'_>, _: Instant) {
+            match input {
+                Input::Accepted { conn, .. } => self.0.borrow_mut().push(("accepted", conn)),
+                Input::Closed { conn } => self.0.borrow_mut().push(("closed", conn)),
+                _ => {}
+            }
+        }
+
+        fn handle_timeout(&mut self, _: Instant) {}
+
+        fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+            None
+        }
+
+        fn poll_output(&mut self) -> Option<Output> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_stopped_and_kept_knows_that_its_connections_are_gone() {
+        let (clock, mut out) = (Clock::new(), Effects::default());
+        let (server, client) =
+            (SocketAddr::from(([33, 0, 0, 1], 443)), SocketAddr::from(([33, 0, 0, 2], 40_000)));
+        let noted = Rc::default();
+        let mut host = Host::new("server".into(), vec![server.ip()], Seed(1).chacha("host"), false);
+        let slot = host.reserve();
+        host.start(slot, Box::new(Listener(Rc::clone(&noted))), &clock, &mut out);
+        let mut connection = Connection::connect(Config::default(), 1, clock.now());
+        for _ in 0..2 {
+            while let Some(segment) = connection.poll_transmit(clock.now()) {
+                host.receive(Packet::tcp(client, server, segment), &clock, &mut out).expect("it listens");
+            }
+            for packet in out.packets.drain(..) {
+                if let Body::Tcp(segment) = packet.body {
+                    connection.handle(&segment, clock.now());
+                }
+            }
+        }
+
+        let kept = host.stop(slot, &clock, &mut out);
+
+        assert!(kept.is_some());
+        let conn = ConnId(ConnId::FIRST_ACCEPTED);
+        assert_eq!(*noted.borrow(), [("accepted", conn), ("closed", conn)]);
+    }
 }

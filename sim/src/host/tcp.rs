@@ -56,18 +56,22 @@ impl TcpStack {
         self.listeners.insert(port, owner);
     }
 
-    /// Closes the listeners and connections of a program that has ended, without telling it.
-    pub(super) fn close_all_of(&mut self, owner: u32, io: &mut Io<'_>) {
+    /// Closes the listeners and connections of a program that has ended; says which connections it knew of.
+    pub(super) fn close_all_of(&mut self, owner: u32, io: &mut Io<'_>) -> Vec<ConnId> {
         self.listeners.retain(|_, o| *o != owner);
         let slots: Vec<u32> =
             self.by_id.iter().filter(|((o, _), _)| *o == owner).map(|(_, slot)| *slot).collect();
         self.by_id.retain(|(o, _), _| *o != owner);
+        let mut known = Vec::new();
         for slot in slots {
             let conn = &mut self.conns[slot as usize];
-            conn.known = false;
+            if std::mem::take(&mut conn.known) {
+                known.push(conn.id);
+            }
             conn.connection.close();
             self.service(slot, io);
         }
+        known
     }
 
     pub(super) fn connect(&mut self, owner: u32, id: ConnId, ip: IpAddr, to: SocketAddr, io: &mut Io<'_>) {
