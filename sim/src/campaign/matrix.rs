@@ -9,7 +9,7 @@ use report::{Cell, Matrix};
 /// Why a matrix could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum MatrixError {
-    /// A name is no preset.
+    /// The keys of a row are none of a router.
     #[error("{0}")]
     Scenario(ScenarioError),
     /// A pair could not be played.
@@ -17,9 +17,9 @@ pub enum MatrixError {
     Run(#[from] RunError),
 }
 
-/// The scenario of one pair: two homes in two regions, both sides start a ping at the same moment.
+/// The scenario of one pair: two homes in two regions, and a ping from one to the other.
 ///
-/// `a` and `b` are what stands behind `nat =` and may be followed by more keys of a router, a line each.
+/// `a` and `b` are keys of the two routers, a line each: `nat = "linux"`.
 pub fn pair_scenario(a: &str, b: &str) -> String {
     format!(
         r#"title = "pair"
@@ -78,14 +78,15 @@ pub struct Row {
 }
 
 impl Row {
-    /// A NAT preset, or a firewall preset in front of no NAT.
-    pub fn preset(name: &str) -> Row {
-        let toml = if nat::presets::NATS.iter().any(|p| p.name == name) {
+    /// A NAT preset, or a firewall preset in front of no NAT; `None` if neither has that name.
+    pub fn preset(name: &str) -> Option<Row> {
+        let toml = if nat::presets::nat(name).is_some() {
             format!("nat = {name:?}")
         } else {
+            nat::presets::firewall(name)?;
             format!("nat = \"none\"\nfirewall = {name:?}")
         };
-        Row { name: name.to_owned(), toml }
+        Some(Row { name: name.to_owned(), toml })
     }
 }
 

@@ -17,7 +17,7 @@ use trace::{FORMAT, Header, Record};
 pub struct Run {
     /// First line of its log.
     pub header: Header,
-    /// Its events, with the judge's violations at the end.
+    /// Its events. What the judge found stands in `verdict`.
     pub records: Vec<Record>,
     /// Its numbers.
     pub metrics: Metrics,

@@ -38,15 +38,18 @@ enum Format {
 }
 
 pub(super) fn main(args: &Args) -> Result<u8, Failure> {
-    let names: Vec<String> = if args.nats.is_empty() {
-        let nats = nat::presets::NATS.iter().map(|p| p.name);
-        nats.chain(nat::presets::FIREWALLS.iter().map(|p| p.name).filter(|n| *n != "open"))
-            .map(str::to_owned)
-            .collect()
+    let nats = nat::presets::NATS.iter().map(|p| p.name);
+    let known: Vec<&str> = nats.chain(nat::presets::FIREWALLS.iter().map(|p| p.name)).collect();
+    let names: Vec<&str> = if args.nats.is_empty() {
+        known.iter().copied().filter(|name| *name != "open").collect()
     } else {
-        args.nats.clone()
+        args.nats.iter().map(String::as_str).collect()
     };
-    let rows: Vec<Row> = names.iter().map(|name| Row::preset(name)).collect();
+    let row = |name: &&str| {
+        let unknown = || format!("`{name}` is no NAT or firewall preset; there are: {}", known.join(", "));
+        Row::preset(name).ok_or_else(unknown)
+    };
+    let rows: Vec<Row> = names.iter().map(row).collect::<Result<_, _>>()?;
     let bar = progress(rows.len() * (rows.len() + 1) / 2, "pairs");
     let mut matrix = matrix(&rows, Seed(args.seed), args.jobs, || bar.inc(1))?;
     bar.finish_and_clear();
