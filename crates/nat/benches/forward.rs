@@ -16,6 +16,9 @@ struct Datagram {
 }
 
 impl Packet for Datagram {
+    fn wire_len(&self) -> usize {
+        28
+    }
     fn proto(&self) -> Proto {
         Proto::Udp
     }

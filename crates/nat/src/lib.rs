@@ -15,6 +15,7 @@
 //!     fn dst(&self) -> SocketAddr { self.dst }
 //!     fn set_src(&mut self, src: SocketAddr) { self.src = src }
 //!     fn set_dst(&mut self, dst: SocketAddr) { self.dst = dst }
+//!     fn wire_len(&self) -> usize { 28 }
 //! }
 //!
 //! # fn run(now: Instant) -> Result<(), Box<dyn std::error::Error>> {
@@ -61,9 +62,8 @@ mod session;
 mod translator;
 
 pub use config::{
-    Allow, Filtering, FirewallConfig, Hairpin, Inbound, InputPolicy, Mapping, NatConfig, PortAllocation,
-    PortRange, Timeouts, UnknownWord,
+    Filtering, Hairpin, InputPolicy, Mapping, NatConfig, PortAllocation, PortRange, Timeouts, UnknownWord,
 };
-pub use firewall::Firewall;
-pub use packet::{DropReason, Event, Middlebox, Packet, Proto, Side, TcpFlags, Verdict};
+pub use firewall::{Allow, Firewall, FirewallConfig, Inbound};
+pub use packet::{Answer, DropReason, Event, LateAnswer, Middlebox, Packet, Proto, Side, TcpFlags, Verdict};
 pub use translator::Nat;

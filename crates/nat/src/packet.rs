@@ -69,6 +69,14 @@ pub trait Packet {
         None
     }
 
+    /// Length of the IP packet in bytes, headers included.
+    fn wire_len(&self) -> usize;
+
+    /// What the transport carries: the bytes of a datagram or of this segment. Empty where the caller has none to show.
+    fn payload(&self) -> &[u8] {
+        &[]
+    }
+
     /// The packet an ICMP error quotes, as it was when the sender of the error saw it; `None` for everything else.
     fn quoted(&mut self) -> Option<&mut dyn Packet> {
         None
@@ -91,6 +99,34 @@ pub enum Verdict {
     Forward(Side),
     /// Goes no further. Its addresses may already have been rewritten (a hairpin that failed on the way back in).
     Drop(DropReason),
+    /// Goes no further, and its sender is told so by the box. Its addresses are as it came.
+    Reject(DropReason, Answer),
+}
+
+/// What a box that refuses a packet tells its sender. The caller builds the packet, since it knows the one refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// ICMP destination unreachable, port unreachable (RFC 792 type 3 code 3, RFC 4443 type 1 code 4).
+    PortUnreachable,
+    /// ICMP destination unreachable, administratively prohibited (RFC 1812 type 3 code 13, RFC 4443 type 1 code 1).
+    Prohibited,
+    /// A TCP RST (RFC 9293 §3.5.2).
+    Reset,
+}
+
+/// An answer that a box gives by itself, some time after it dropped the packet (RFC 5382 REQ-4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LateAnswer {
+    /// Where it leaves.
+    pub side: Side,
+    /// What it says; never [`Answer::Reset`].
+    pub answer: Answer,
+    /// Protocol of the packet that it quotes.
+    pub proto: Proto,
+    /// Source of the packet that it quotes: who is told.
+    pub src: SocketAddr,
+    /// Destination of the packet that it quotes, and who the answer is from.
+    pub dst: SocketAddr,
 }
 
 /// Why a middlebox dropped a packet.
@@ -241,8 +277,15 @@ pub trait Middlebox {
     /// The next change of the table.
     fn poll_event(&mut self) -> Option<Event>;
 
-    /// When the next conversation may time out, and why that matters. Nothing depends on being called then: a box
-    /// removes what has expired before it looks at a packet. It only makes `BindingExpired` come on time.
+    /// The next answer that came due; to be drained after [`packet`](Self::packet) and
+    /// [`handle_timeout`](Self::handle_timeout).
+    fn poll_answer(&mut self) -> Option<LateAnswer> {
+        None
+    }
+
+    /// When the next conversation may time out or the next answer comes due, and why that matters. No verdict depends on
+    /// being called then: a box removes what has expired before it looks at a packet. It makes `BindingExpired` and
+    /// late answers come on time.
     fn poll_timeout(&self) -> Option<(Instant, &'static str)>;
 
     /// Removes what has expired.

@@ -388,7 +388,7 @@ fn through(
     if let Some(nat) = &mut router.nat {
         match nat.packet(from, packet, now) {
             Verdict::Forward(side) => to = side,
-            Verdict::Drop(reason) => return Err(reason),
+            Verdict::Drop(reason) | Verdict::Reject(reason, _) => return Err(reason),
         }
     }
     if to == Side::Inside
@@ -494,6 +494,14 @@ impl nat::Packet for Packet {
 
     fn set_dst(&mut self, dst: SocketAddr) {
         self.dst = dst;
+    }
+
+    fn wire_len(&self) -> usize {
+        Packet::wire_len(self)
+    }
+
+    fn payload(&self) -> &[u8] {
+        Packet::payload(self)
     }
 
     fn tcp_flags(&self) -> Option<nat::TcpFlags> {

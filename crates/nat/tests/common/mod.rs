@@ -38,6 +38,9 @@ impl Packet for Pkt {
     fn tcp_flags(&self) -> Option<TcpFlags> {
         self.flags
     }
+    fn wire_len(&self) -> usize {
+        28
+    }
     fn quoted(&mut self) -> Option<&mut dyn Packet> {
         self.quoted.as_deref_mut().map(|quoted| quoted as &mut dyn Packet)
     }
@@ -115,7 +118,7 @@ impl Bench {
     pub(crate) fn back(&mut self, mut packet: Pkt) -> Result<SocketAddr, &'static str> {
         match self.pass(Side::Outside, &mut packet) {
             Verdict::Forward(_) => Ok(packet.dst),
-            Verdict::Drop(reason) => Err(reason.as_str()),
+            Verdict::Drop(reason) | Verdict::Reject(reason, _) => Err(reason.as_str()),
         }
     }
 

@@ -1,35 +1,9 @@
-//! Named configurations, each with the source of its values.
+//! NATs.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::{
-    Allow, Filtering, FirewallConfig, Hairpin, InputPolicy, Mapping, NatConfig, PortAllocation, PortRange,
-    Proto, Timeouts,
-};
-
-/// A configuration with a name.
-#[derive(Clone, Debug)]
-pub struct Preset<C> {
-    /// What scenario files call it.
-    pub name: &'static str,
-    /// What it stands for, in a sentence.
-    pub about: &'static str,
-    /// Where its values come from.
-    pub source: &'static str,
-    /// The values.
-    pub config: C,
-}
-
-/// The NAT called `name`.
-pub fn nat(name: &str) -> Option<&'static Preset<NatConfig>> {
-    NATS.iter().find(|preset| preset.name == name)
-}
-
-/// The firewall called `name`.
-pub fn firewall(name: &str) -> Option<&'static Preset<FirewallConfig>> {
-    FIREWALLS.iter().find(|preset| preset.name == name)
-}
+use super::Preset;
+use crate::{Filtering, Hairpin, InputPolicy, Mapping, NatConfig, PortAllocation, Timeouts};
 
 /// The types of RFC 3489 §5 differ in two axes only; the rest is what RFC 4787 asks for, except that hairpinning is
 /// rare: 24 % of 335 NATs in Ford, Srisuresh and Kegel, USENIX 2005, Table 1.
@@ -159,40 +133,5 @@ pub const NATS: &[Preset<NatConfig>] = &[
             tcp_pickup: false,
             ..SYMMETRIC
         },
-    },
-];
-
-/// Plain web browsing.
-const WEB: &[Allow] = &[
-    Allow { proto: Proto::Tcp, ports: PortRange::one(80) },
-    Allow { proto: Proto::Tcp, ports: PortRange::one(443) },
-];
-
-/// The firewalls.
-pub const FIREWALLS: &[Preset<FirewallConfig>] = &[
-    Preset {
-        name: "open",
-        about: "lets everything pass",
-        source: "a host with a public address and no filter",
-        config: FirewallConfig::OPEN,
-    },
-    Preset {
-        name: "stateful",
-        about: "lets only answers in",
-        source: "netfilter's `ct state established,related accept; drop`; timers from \
-                 Documentation/networking/nf_conntrack-sysctl",
-        config: FirewallConfig::STATEFUL,
-    },
-    Preset {
-        name: "udp-blocked",
-        about: "lets only answers in, and no UDP in or out",
-        source: "RFC 9308 section 2: 3 to 5 % of networks block all UDP",
-        config: FirewallConfig { udp_blocked: true, ..FirewallConfig::STATEFUL },
-    },
-    Preset {
-        name: "web-only",
-        about: "lets TCP to ports 80 and 443 out, answers in, and nothing else",
-        source: "the ports of http and https, RFC 9110 section 4.2",
-        config: FirewallConfig { outbound: Some(Cow::Borrowed(WEB)), ..FirewallConfig::STATEFUL },
     },
 ];

@@ -1,12 +1,16 @@
 //! A firewall that translates nothing.
 
+mod config;
+
+pub use config::{Allow, FirewallConfig, Inbound};
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::key::{Epoch, Key, Map};
 use crate::session::{Direction, Sessions};
-use crate::{DropReason, Event, FirewallConfig, Inbound, Middlebox, Packet, Proto, Side, Verdict};
+use crate::{DropReason, Event, Middlebox, Packet, Proto, Side, Verdict};
 
 /// A stateful packet filter. See the crate's front page.
 #[derive(Debug)]
