@@ -13,6 +13,7 @@ pub use servers::{COORDINATOR_PORTS, CoordinatorProgram, RELAY_PORTS, RelayProgr
 
 use self::tcp::TcpStack;
 use crate::packet::{Body, Packet};
+use crate::scenario::prefix;
 use crate::world::Clock;
 use rand_chacha::ChaCha12Rng;
 use std::collections::{BTreeMap, VecDeque};
@@ -49,6 +50,8 @@ struct Slot {
 pub struct Host {
     name: Name,
     addresses: Vec<IpAddr>,
+    /// The network that the first address is for, where there are others for elsewhere.
+    lan: Option<(IpAddr, u8)>,
     slots: Vec<Slot>,
     udp: BTreeMap<u16, u32>,
     tcp: TcpStack,
@@ -85,6 +88,7 @@ impl Host {
         Host {
             name,
             addresses,
+            lan: None,
             slots: Vec::new(),
             udp: BTreeMap::new(),
             tcp: TcpStack::new(rng),
@@ -96,6 +100,20 @@ impl Host {
     /// The host's addresses.
     pub fn addresses(&self) -> &[IpAddr] {
         &self.addresses
+    }
+
+    /// Makes the first address the one for a network, of the address's family, and the others for everything else.
+    pub fn set_lan(&mut self, lan: (IpAddr, u8)) {
+        self.lan = Some(lan);
+    }
+
+    /// Whether a socket waits for such a packet: a bound UDP port, a listener or a connection.
+    pub fn listens(&self, packet: &Packet) -> bool {
+        match packet.body {
+            Body::Udp(_) => self.udp.contains_key(&packet.dst.port()),
+            Body::Tcp(_) => self.tcp.listens(packet.dst, packet.src),
+            Body::Echo { .. } => false,
+        }
     }
 
     /// Adds a place for a program and returns its index.
@@ -241,14 +259,14 @@ impl Host {
         let Some(program) = &mut slot.program else { return };
         while let Some(output) = program.poll_output() {
             match output {
-                Output::Datagram { port, to, data } => match source(&self.addresses, to) {
+                Output::Datagram { port, to, data } => match source(&self.addresses, self.lan, to) {
                     Some(ip) => out.packets.push(Packet::udp(SocketAddr::new(ip, port), to, data)),
                     None => out.events.push(Event::Warning {
                         node: self.name.clone(),
                         what: format!("no address of the family of {to} to send from"),
                     }),
                 },
-                Output::Connect { conn, to } => match source(&self.addresses, to) {
+                Output::Connect { conn, to } => match source(&self.addresses, self.lan, to) {
                     Some(ip) => {
                         self.tcp.connect(index, conn, ip, to, &mut Io { clock, inbox: &mut self.inbox, out });
                     }
@@ -283,9 +301,14 @@ impl Host {
     }
 }
 
-/// The host's address to reach `to` from.
-fn source(addresses: &[IpAddr], to: SocketAddr) -> Option<IpAddr> {
-    addresses.iter().copied().find(|ip| ip.is_ipv4() == to.is_ipv4())
+/// The address to reach `to` from, by the network that the first one is for.
+fn source(addresses: &[IpAddr], lan: Option<(IpAddr, u8)>, to: SocketAddr) -> Option<IpAddr> {
+    let mut own = addresses.iter().copied().filter(|ip| ip.is_ipv4() == to.is_ipv4());
+    match lan {
+        None => own.next(),
+        Some(lan) if prefix::contains(lan, to.ip()) || to.ip().is_multicast() => own.next(),
+        Some(lan) => own.find(|ip| !prefix::contains(lan, *ip)),
+    }
 }
 
 #[cfg(test)]

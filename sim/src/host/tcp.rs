@@ -56,6 +56,11 @@ impl TcpStack {
         self.listeners.insert(port, owner);
     }
 
+    /// Whether a segment from `remote` to `local` would find a connection or a listener.
+    pub(super) fn listens(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        self.listeners.contains_key(&local.port()) || self.by_tuple.contains_key(&(local, remote))
+    }
+
     /// Closes the listeners and connections of a program that has ended; says which connections it knew of.
     pub(super) fn close_all_of(&mut self, owner: u32, io: &mut Io<'_>) -> Vec<ConnId> {
         self.listeners.retain(|_, o| *o != owner);

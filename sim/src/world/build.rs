@@ -27,7 +27,7 @@ const STUN_ONLY_REGIONS: u16 = 1000;
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The topology has no such host or server.
-    #[error("{0} is no host or server of the topology")]
+    #[error("{0} is no host, server or router of the topology")]
     Missing(String),
 }
 
@@ -246,26 +246,30 @@ impl World {
         Ok(())
     }
 
-    /// Starts a program of your own on a host or server, now, beside those that the scenario puts there. It must not claim
-    /// their ports, and it outlives their restarts.
+    /// Starts a program of your own on a host, server or router, now, beside those that the scenario puts there. It must
+    /// not claim their ports, and it outlives their restarts. On a router it hears what comes from inside for the router's
+    /// addresses or for a multicast group, and from outside answers to what it has sent.
     ///
     /// # Errors
-    /// If no host or server has that name.
+    /// If nothing has that name.
     pub fn add_program(&mut self, node: &str, program: Box<dyn Program>) -> Result<(), BuildError> {
         let missing = || BuildError::Missing(node.to_owned());
         let index = *self.by_name.get(node).ok_or_else(missing)?;
-        let Inner::Host(host) = &mut self.sites[index as usize].body else { return Err(missing()) };
-        let mut effects = std::mem::take(&mut self.effects);
-        let slot = host.reserve();
-        host.start(slot, program, &self.clock, &mut effects);
-        self.apply(index, effects);
-        self.drain();
+        let slot = self.host_mut(index).ok_or_else(missing)?.reserve();
+        self.start_program(index, slot, program);
         Ok(())
     }
 
+    fn start_program(&mut self, node: u32, slot: u32, program: Box<dyn Program>) {
+        let Some(host) = self.sites[node as usize].body.host() else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        host.start(slot, program, &self.clock, &mut effects);
+        self.apply(node, effects);
+        self.drain();
+    }
+
     fn place(&mut self, node: NodeIdx, recipe: Recipe, start: Duration) {
-        let Inner::Host(host) = &mut self.sites[node as usize].body else { return };
-        let slot = host.reserve();
+        let Some(slot) = self.host_mut(node).map(Host::reserve) else { return };
         self.starters.push(Starter { node, slot, recipe, starts: 0, kept: None });
         self.agenda.push(nanos(start), Entry::Start { node, slot });
     }
@@ -286,12 +290,7 @@ impl World {
                 program
             }
         };
-        if let Inner::Host(host) = &mut self.sites[node as usize].body {
-            let mut effects = std::mem::take(&mut self.effects);
-            host.start(slot, program, &self.clock, &mut effects);
-            self.apply(node, effects);
-            self.drain();
-        }
+        self.start_program(node, slot, program);
     }
 
     /// Ends every program of a node; says which places are empty now. The coordination server's records live on, as if
@@ -305,7 +304,7 @@ impl World {
             }
             let slot = starter.slot;
             let keeps = matches!(starter.recipe, Recipe::Coordinator { .. });
-            if let Inner::Host(host) = &mut self.sites[node as usize].body {
+            if let Some(host) = self.sites[node as usize].body.host() {
                 let mut effects = std::mem::take(&mut self.effects);
                 let program = host.stop(slot, &self.clock, &mut effects);
                 self.starters[i].kept = program.filter(|_| keeps);
@@ -373,6 +372,8 @@ fn site(node: &Node, seed: Seed, options: Options) -> Site {
                 inside: plan.inside.clone(),
                 lan: plan.lan,
                 gateway: plan.gateway,
+                external: plan.external.clone(),
+                own: None,
                 off: false,
                 armed_ns: None,
                 lan_name: format!("{name}.lan").into(),

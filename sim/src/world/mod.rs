@@ -8,6 +8,7 @@ mod build;
 mod clock;
 mod log;
 mod net;
+mod own;
 mod rng;
 mod script;
 
@@ -20,7 +21,7 @@ pub use rng::Seed;
 use crate::host::{Effects, TimerKey};
 use crate::scenario::Timed;
 use indexmap::IndexMap;
-use net::{Inner, Site, Step};
+use net::{Site, Step};
 use rustc_hash::FxBuildHasher;
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -141,7 +142,7 @@ impl World {
         match entry {
             Entry::Packet(step) => self.travel(step),
             Entry::Timer { node, key, at_ns } => {
-                if let Inner::Host(host) = &mut self.sites[node as usize].body {
+                if let Some(host) = self.sites[node as usize].body.host() {
                     let mut effects = std::mem::take(&mut self.effects);
                     host.handle_timer(at_ns, key, &self.clock, &mut effects);
                     self.apply(node, effects);

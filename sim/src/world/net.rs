@@ -1,5 +1,6 @@
 //! How packets move: cables, routers, and the internet between them.
 
+use super::own::Own;
 use super::{Entry, World};
 use crate::host::{Effects, Host};
 use crate::packet::{Body, Packet};
@@ -38,6 +39,16 @@ pub(super) enum Inner {
     Router(Box<Router>),
 }
 
+impl Inner {
+    /// The sockets of a host, or those of a router with programs on it.
+    pub(super) fn host(&mut self) -> Option<&mut Host> {
+        match self {
+            Inner::Host(host) => Some(host),
+            Inner::Router(router) => router.own.as_mut().map(|own| &mut own.host),
+        }
+    }
+}
+
 /// A router, running.
 pub(super) struct Router {
     pub(super) nat: Option<Nat>,
@@ -46,6 +57,10 @@ pub(super) struct Router {
     pub(super) inside: IndexMap<IpAddr, u32, FxBuildHasher>,
     pub(super) lan: (IpAddr, u8),
     pub(super) gateway: IpAddr,
+    /// Its addresses on the uplink.
+    pub(super) external: Vec<IpAddr>,
+    /// The router as a host, once a program runs on it.
+    pub(super) own: Option<Box<Own>>,
     pub(super) off: bool,
     pub(super) armed_ns: Option<u64>,
     pub(super) lan_name: Name,
@@ -149,17 +164,24 @@ impl World {
     fn arrive(&mut self, node: u32, packet: Box<Packet>) {
         let clock = &self.clock;
         let site = &mut self.sites[node as usize];
-        let Inner::Host(host) = &mut site.body else {
-            self.came_from_outside(node, packet);
-            return;
-        };
-        if self.log.enabled() || self.captures.is_some() {
+        if let Inner::Router(_) = site.body {
+            return self.came_from_outside(node, packet);
+        }
+        if let Some(captures) = &mut self.captures {
+            note(&mut self.failure, captures.packet(&site.name, clock.now_ns(), &packet));
+        }
+        self.take_in(node, packet);
+    }
+
+    /// A packet has reached the sockets of a host, or of a router as a host.
+    pub(super) fn take_in(&mut self, node: u32, packet: Box<Packet>) {
+        let clock = &self.clock;
+        let site = &mut self.sites[node as usize];
+        let Some(host) = site.body.host() else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        if self.log.enabled() {
             let name = site.name.clone();
             let stub = Stub::of(&packet);
-            if let Some(captures) = &mut self.captures {
-                note(&mut self.failure, captures.packet(&name, clock.now_ns(), &packet));
-            }
-            let mut effects = std::mem::take(&mut self.effects);
             match host.receive(*packet, clock, &mut effects) {
                 Ok(()) => {
                     let Stub { id, src, dst, payload, .. } = stub;
@@ -168,13 +190,11 @@ impl World {
                 }
                 Err(reason) => self.log.push(self.clock.now_ns(), stub.dropped(name, reason)),
             }
-            self.apply(node, effects);
         } else {
-            let mut effects = std::mem::take(&mut self.effects);
             // Nobody listens: a refused packet has had its answer, if any, by now.
             let _ = host.receive(*packet, clock, &mut effects);
-            self.apply(node, effects);
         }
+        self.apply(node, effects);
     }
 
     /// Does what a host asked for.
@@ -220,6 +240,9 @@ impl World {
             let name = site.name.clone();
             return self.dropped(&name, &packet, "direct-cut");
         }
+        if let Inner::Router(_) = site.body {
+            return self.emit_from_router(node, Box::new(packet));
+        }
         if let Some(captures) = &mut self.captures {
             note(&mut self.failure, captures.packet(&site.name, self.clock.now_ns(), &packet));
         }
@@ -238,7 +261,13 @@ impl World {
         if let Some(&to) = router.inside.get(&to) {
             return self.steps.push_back(Step::Descend(to, packet));
         }
-        if to == router.gateway || in_network(router.lan, to) {
+        if let Some(own) = &router.own
+            && own.takes_from_inside(&packet)
+        {
+            return self.take_in(node, packet);
+        }
+        // A home router forwards no multicast.
+        if to == router.gateway || in_network(router.lan, to) || to.is_multicast() {
             return self.dropped_by(node, &packet, "no-such-host");
         }
         if packet.ttl <= 1 {
@@ -269,6 +298,11 @@ impl World {
         if router.off {
             return self.dropped_by(node, &packet, "router-off");
         }
+        if let Some(own) = &router.own
+            && own.takes_from_outside(&packet)
+        {
+            return self.take_in(node, packet);
+        }
         if packet.ttl <= 1 {
             return self.dropped_by(node, &packet, "ttl-expired");
         }
@@ -296,7 +330,7 @@ impl World {
     }
 
     /// Captures a packet at a router's interface on one side.
-    fn passed(&mut self, node: u32, side: Side, packet: &Packet) {
+    pub(super) fn passed(&mut self, node: u32, side: Side, packet: &Packet) {
         let Some(captures) = &mut self.captures else { return };
         let Inner::Router(router) = &self.sites[node as usize].body else { return };
         let interface = match side {
@@ -315,7 +349,7 @@ impl World {
     }
 
     /// Logs that a node dropped a packet.
-    fn dropped_by(&mut self, node: u32, packet: &Packet, reason: &'static str) {
+    pub(super) fn dropped_by(&mut self, node: u32, packet: &Packet, reason: &'static str) {
         if self.log.enabled() {
             let name = self.sites[node as usize].name.clone();
             self.dropped(&name, packet, reason);
@@ -400,7 +434,7 @@ fn through(
     Ok(to)
 }
 
-fn in_network((network, prefix): (IpAddr, u8), ip: IpAddr) -> bool {
+pub(super) fn in_network((network, prefix): (IpAddr, u8), ip: IpAddr) -> bool {
     match (network, ip) {
         (IpAddr::V4(network), IpAddr::V4(ip)) => {
             let shift = 32 - u32::from(prefix.min(32));

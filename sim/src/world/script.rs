@@ -18,6 +18,7 @@ impl World {
                     forget(router);
                     router.off = true;
                 });
+                self.restart(&router, off);
                 if let Some(node) = self.node(&router) {
                     self.agenda.push(back_ns, Entry::RouterOn(node));
                 }
@@ -91,5 +92,8 @@ fn forget(router: &mut Router) {
     }
     if let Some(firewall) = &mut router.firewall {
         firewall.clear();
+    }
+    if let Some(own) = &mut router.own {
+        own.forget();
     }
 }

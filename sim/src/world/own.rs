@@ -1,0 +1,90 @@
+//! A router is a host too: programs run on it, such as a port mapping gateway or a resolver.
+
+use super::World;
+use super::net::{Inner, Step, in_network};
+use crate::host::Host;
+use crate::packet::Packet;
+use indexmap::IndexSet;
+use rustc_hash::FxBuildHasher;
+use std::net::SocketAddr;
+use trace::Proto;
+
+/// A router as a host: its sockets are open to its inside; from outside only answers get in.
+pub(super) struct Own {
+    pub(super) host: Host,
+    /// Whom it has asked outside, from which port.
+    asked: IndexSet<(Proto, u16, SocketAddr), FxBuildHasher>,
+}
+
+impl Own {
+    fn new(host: Host) -> Own {
+        Own { host, asked: IndexSet::default() }
+    }
+
+    /// Whether a packet from inside is for the router itself: for its address inside, for a group, or for a socket of it
+    /// at an address outside.
+    pub(super) fn takes_from_inside(&self, packet: &Packet) -> bool {
+        let to = packet.dst.ip();
+        to.is_multicast()
+            || self.host.addresses().first() == Some(&to)
+            || (self.host.addresses().contains(&to) && self.host.listens(packet))
+    }
+
+    /// Whether a packet from outside answers one of the router's own.
+    pub(super) fn takes_from_outside(&self, packet: &Packet) -> bool {
+        self.asked.contains(&(packet.proto(), packet.dst.port(), packet.src))
+            && self.host.addresses().contains(&packet.dst.ip())
+    }
+
+    /// Forgets whom it has asked, as a reboot does.
+    pub(super) fn forget(&mut self) {
+        self.asked.clear();
+    }
+}
+
+impl World {
+    /// The host of a node; a router becomes one when it is first asked for.
+    pub(super) fn host_mut(&mut self, node: u32) -> Option<&mut Host> {
+        let site = self.sites.get_mut(node as usize)?;
+        if let Inner::Router(router) = &mut site.body
+            && router.own.is_none()
+        {
+            let mut addresses = vec![router.gateway];
+            addresses.extend(&router.external);
+            let rng = self.seed.chacha(&format!("host {}", site.name));
+            let mut host = Host::new(site.name.clone(), addresses, rng, self.options.timers);
+            host.set_lan(router.lan);
+            router.own = Some(Box::new(Own::new(host)));
+        }
+        site.body.host()
+    }
+
+    /// A packet of a router's own goes to whichever side its destination is on; one for a group to everybody inside.
+    pub(super) fn emit_from_router(&mut self, node: u32, packet: Box<Packet>) {
+        let Inner::Router(router) = &mut self.sites[node as usize].body else { return };
+        if router.off {
+            return self.dropped_by(node, &packet, "router-off");
+        }
+        let to = packet.dst.ip();
+        if let Some(&to) = router.inside.get(&to) {
+            self.passed(node, nat::Side::Inside, &packet);
+            return self.steps.push_back(Step::Descend(to, packet));
+        }
+        if to.is_multicast() {
+            let mut members: Vec<u32> = router.inside.values().copied().collect();
+            members.sort_unstable();
+            members.dedup();
+            self.passed(node, nat::Side::Inside, &packet);
+            self.steps.extend(members.into_iter().map(|to| Step::Descend(to, packet.clone())));
+            return;
+        }
+        if in_network(router.lan, to) {
+            return self.dropped_by(node, &packet, "no-such-host");
+        }
+        if let Some(own) = &mut router.own {
+            own.asked.insert((packet.proto(), packet.src.port(), packet.dst));
+        }
+        self.passed(node, nat::Side::Outside, &packet);
+        self.steps.push_back(Step::Leave(node, packet));
+    }
+}
