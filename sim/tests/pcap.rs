@@ -4,6 +4,7 @@ mod common;
 
 use common::{Captured, Folder, captures, play, read_capture, scenario, shipped, with_captures};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use punchbag::packet::{ErrorKind, Packet};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -163,4 +164,61 @@ fn tcpdump_reads_every_packet_and_finds_all_checksums_right() {
         assert_eq!(right, read_capture(&file).len(), "{interface}: not all of\n{text}");
         assert!(!text.contains("bad ") && !text.contains("incorrect"), "{interface}:\n{text}");
     }
+}
+
+#[test]
+fn tcpdump_reads_every_icmp_error_and_what_it_quotes() {
+    if Command::new("tcpdump").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: no tcpdump on this machine; sim/tests/packets.rs reads errors with etherparse");
+        return;
+    }
+    let mut capture = trace::pcap::Capture::new(Vec::new()).expect("a vector");
+    let interface = capture.interface("test").expect("a short name");
+    let ends = [("10.0.0.2:4000", "33.0.0.1:53"), ("[2a00::2]:4000", "[2a01::1]:53")];
+    for (src, dst) in
+        ends.map(|(a, b)| (a.parse().expect("an endpoint"), b.parse::<SocketAddr>().expect("one")))
+    {
+        for kind in [
+            ErrorKind::NetUnreachable,
+            ErrorKind::HostUnreachable,
+            ErrorKind::PortUnreachable,
+            ErrorKind::Prohibited,
+            ErrorKind::TooBig { mtu: 1280 },
+            ErrorKind::TimeExceeded,
+        ] {
+            for size in [10, 1400] {
+                let mut bytes = Vec::new();
+                let quoted = Packet::udp(src, dst, vec![7; size].into());
+                Packet::error(dst.ip(), kind, quoted).encode(&mut bytes);
+                capture.packet(interface, 0, &bytes).expect("an IP packet");
+            }
+        }
+    }
+    let folder = Folder::new("pcap-errors");
+    let path = folder.path().join("errors.pcapng");
+    std::fs::write(&path, capture.into_inner()).expect("a capture on disk");
+
+    let output =
+        Command::new("tcpdump").args(["-nn", "-vv", "-r"]).arg(&path).output().expect("tcpdump runs");
+
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for words in [
+        "ICMP net 33.0.0.1 unreachable",
+        "ICMP host 33.0.0.1 unreachable",
+        "ICMP 33.0.0.1 udp port 53 unreachable",
+        "ICMP host 33.0.0.1 unreachable - admin prohibited filter",
+        "need to frag (mtu 1280)",
+        "ICMP time exceeded in-transit",
+        "unreachable route 2a01::1",
+        "unreachable address 2a01::1",
+        "2a01::1 udp port 53",
+        "unreachable prohibited 2a01::1",
+        "packet too big, mtu 1280",
+        "time exceeded in-transit",
+    ] {
+        assert!(text.matches(words).count() >= 2, "{words} is not in\n{text}");
+    }
+    assert_eq!(text.matches("icmp6 sum ok").count(), 12, "{text}");
+    assert!(!text.contains("wrong icmp cksum") && !text.contains("bad "), "{text}");
 }

@@ -248,6 +248,8 @@ impl Apps {
                     self.out.push_back(AppOutput::Event(echo));
                 }
             }
+            // What a host knows of errors inside the tunnel: nobody sends them.
+            Body::Error(_) => {}
         }
     }
 

@@ -112,7 +112,7 @@ impl Host {
         match packet.body {
             Body::Udp(_) => self.udp.contains_key(&packet.dst.port()),
             Body::Tcp(_) => self.tcp.listens(packet.dst, packet.src),
-            Body::Echo { .. } => false,
+            Body::Echo { .. } | Body::Error(_) => false,
         }
     }
 
@@ -189,7 +189,7 @@ impl Host {
                     body,
                 });
             }
-            Body::Echo { reply: true, .. } => return Err("no-socket"),
+            Body::Echo { reply: true, .. } | Body::Error(_) => return Err("no-socket"),
         }
         self.settle(clock, out);
         Ok(())

@@ -3,7 +3,7 @@
 use super::own::Own;
 use super::{Entry, World};
 use crate::host::{Effects, Host};
-use crate::packet::{Body, Packet};
+use crate::packet::Packet;
 use indexmap::IndexMap;
 use link::{Link, Sent};
 use nat::{Firewall, Middlebox, Nat, Side, Verdict};
@@ -502,49 +502,5 @@ impl Stub {
     fn dropped(self, node: Name, reason: &'static str) -> Event {
         let Stub { id, proto, src, dst, payload } = self;
         Event::Dropped { node, id, reason: reason.into(), proto, src, dst, payload }
-    }
-}
-
-impl nat::Packet for Packet {
-    fn proto(&self) -> nat::Proto {
-        match self.body {
-            Body::Udp(_) => nat::Proto::Udp,
-            Body::Tcp(_) => nat::Proto::Tcp,
-            Body::Echo { .. } => nat::Proto::Icmp,
-        }
-    }
-
-    fn src(&self) -> SocketAddr {
-        self.src
-    }
-
-    fn dst(&self) -> SocketAddr {
-        self.dst
-    }
-
-    fn set_src(&mut self, src: SocketAddr) {
-        self.src = src;
-    }
-
-    fn set_dst(&mut self, dst: SocketAddr) {
-        self.dst = dst;
-    }
-
-    fn wire_len(&self) -> usize {
-        Packet::wire_len(self)
-    }
-
-    fn payload(&self) -> &[u8] {
-        Packet::payload(self)
-    }
-
-    fn tcp_flags(&self) -> Option<nat::TcpFlags> {
-        match &self.body {
-            Body::Tcp(segment) => {
-                let f = segment.flags;
-                Some(nat::TcpFlags { syn: f.syn(), ack: f.ack(), fin: f.fin(), rst: f.rst() })
-            }
-            _ => None,
-        }
     }
 }

@@ -1,16 +1,25 @@
 //! The packets of the simulated network: typed, so that a hop costs no parsing; bytes only for captures and the tunnel.
 
+mod error;
+mod middlebox;
+
+pub use error::{ErrorKind, IcmpError};
+
 use bytes::Bytes;
 use etherparse::{
     IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, Ipv4Header, Ipv6FlowLabel,
-    Ipv6Header, NetSlice, SlicedPacket, TcpHeader, TcpOptionElement, TransportSlice, UdpHeader,
+    Ipv6Header, NetSlice, SlicedPacket, TcpHeader, TcpHeaderSlice, TcpOptionElement, TransportSlice,
+    UdpHeader,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use tcp::{Flags, Options, Segment, Timestamps};
+use tcp::{Flags, Options, SackBlocks, Segment, Timestamps};
 use trace::{Payload, Proto};
 
 /// Time to live of a new packet: the value recommended by IANA's "IP option numbers" registry and Linux's default.
 pub const DEFAULT_TTL: u8 = 64;
+
+/// Room for TCP options in bytes (RFC 9293 §3.1: a header of fifteen words, five of them fixed).
+const MAX_TCP_OPTIONS: usize = 40;
 
 /// One IP packet.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +52,8 @@ pub enum Body {
         /// What is echoed.
         data: Bytes,
     },
+    /// An ICMP error about another packet. Boxed: it is rare, and packets are moved a lot.
+    Error(Box<IcmpError>),
 }
 
 impl Packet {
@@ -56,12 +67,19 @@ impl Packet {
         Packet { id: 0, src, dst, ttl: DEFAULT_TTL, body: Body::Tcp(segment) }
     }
 
+    /// An ICMP error about a packet, from `src` to whoever sent that.
+    pub fn error(src: IpAddr, kind: ErrorKind, quoted: Packet) -> Packet {
+        let dst = SocketAddr::new(quoted.src.ip(), 0);
+        let body = Body::Error(Box::new(IcmpError { kind, quoted, cut: 0 }));
+        Packet { id: 0, src: SocketAddr::new(src, 0), dst, ttl: DEFAULT_TTL, body }
+    }
+
     /// Its transport.
     pub fn proto(&self) -> Proto {
         match self.body {
             Body::Udp(_) => Proto::Udp,
             Body::Tcp(_) => Proto::Tcp,
-            Body::Echo { .. } => Proto::Icmp,
+            Body::Echo { .. } | Body::Error(_) => Proto::Icmp,
         }
     }
 
@@ -71,15 +89,17 @@ impl Packet {
         ip + match &self.body {
             Body::Udp(data) => UdpHeader::LEN + data.len(),
             Body::Tcp(segment) => segment.wire_len(),
-            Body::Echo { data, .. } => 8 + data.len(),
+            Body::Echo { data, .. } => error::HEADER + data.len(),
+            Body::Error(error) => error::HEADER + error.quote_len(),
         }
     }
 
-    /// The bytes a program put into it (for TCP: this segment's).
+    /// The bytes a program put into it (for TCP: this segment's; for an error: none).
     pub fn payload(&self) -> &[u8] {
         match &self.body {
             Body::Udp(data) | Body::Echo { data, .. } => data,
             Body::Tcp(segment) => &segment.payload,
+            Body::Error(_) => &[],
         }
     }
 
@@ -87,7 +107,7 @@ impl Packet {
     pub fn payload_kind(&self) -> Payload {
         match &self.body {
             Body::Tcp(_) => Payload::Tcp,
-            Body::Echo { .. } => Payload::Icmp,
+            Body::Echo { .. } | Body::Error(_) => Payload::Icmp,
             Body::Udp(data) => match data.first() {
                 Some(0 | 1) if stun::message::is_stun(data) => Payload::Stun,
                 Some(b'T') if disco::looks_like_disco(data) => Payload::Disco,
@@ -101,8 +121,13 @@ impl Packet {
 
     /// Writes the IP packet with correct lengths and checksums.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let transport = self.encode_transport();
-        let len = transport.header.len() + self.payload().len();
+        self.encode_cut(0, out);
+    }
+
+    /// Writes the packet, as one whose last `cut` bytes are missing.
+    fn encode_cut(&self, cut: usize, out: &mut Vec<u8>) {
+        let transport = self.encode_transport(cut);
+        let len = transport.header.len() + self.payload().len() + transport.quote.len() + cut;
         match (self.src.ip(), self.dst.ip()) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let mut ip = Ipv4Header {
@@ -133,16 +158,17 @@ impl Packet {
         }
         out.extend_from_slice(&transport.header);
         out.extend_from_slice(self.payload());
+        out.extend_from_slice(&transport.quote);
     }
 
-    fn encode_transport(&self) -> Transport {
+    fn encode_transport(&self, cut: usize) -> Transport {
         let (src, dst) = (self.src.ip(), self.dst.ip());
         match &self.body {
             Body::Udp(data) => {
                 let mut udp = UdpHeader {
                     source_port: self.src.port(),
                     destination_port: self.dst.port(),
-                    length: (UdpHeader::LEN + data.len()) as u16,
+                    length: (UdpHeader::LEN + data.len() + cut) as u16,
                     checksum: 0,
                 };
                 udp.checksum = match (src, dst) {
@@ -152,7 +178,7 @@ impl Packet {
                     _ => udp.calc_checksum_ipv6_raw(v6(src).octets(), v6(dst).octets(), data),
                 }
                 .unwrap_or_default();
-                Transport { number: IpNumber::UDP, header: udp.to_bytes().to_vec() }
+                Transport::new(IpNumber::UDP, udp.to_bytes().to_vec())
             }
             Body::Tcp(segment) => {
                 let mut tcp = tcp_header(self.src.port(), self.dst.port(), segment);
@@ -163,7 +189,7 @@ impl Packet {
                     _ => tcp.calc_checksum_ipv6_raw(v6(src).octets(), v6(dst).octets(), &segment.payload),
                 }
                 .unwrap_or_default();
-                Transport { number: IpNumber::TCP, header: tcp.to_bytes().to_vec() }
+                Transport::new(IpNumber::TCP, tcp.to_bytes().to_vec())
             }
             Body::Echo { reply, seq, data } => {
                 let id = if *reply { self.dst.port() } else { self.src.port() };
@@ -172,20 +198,22 @@ impl Packet {
                     let kind =
                         if *reply { Icmpv4Type::EchoReply(echo) } else { Icmpv4Type::EchoRequest(echo) };
                     let header = Icmpv4Header::with_checksum(kind, data).to_bytes().to_vec();
-                    Transport { number: IpNumber::ICMP, header }
+                    Transport::new(IpNumber::ICMP, header)
                 } else {
                     let kind =
                         if *reply { Icmpv6Type::EchoReply(echo) } else { Icmpv6Type::EchoRequest(echo) };
                     let header = Icmpv6Header::with_checksum(kind, v6(src).octets(), v6(dst).octets(), data)
                         .map(|h| h.to_bytes().to_vec())
                         .unwrap_or_default();
-                    Transport { number: IpNumber::IPV6_ICMP, header }
+                    Transport::new(IpNumber::IPV6_ICMP, header)
                 }
             }
+            Body::Error(error) => error.encode(src, dst),
         }
     }
 
-    /// Reads an IP packet; `None` for anything that is not a whole UDP, TCP or echo packet.
+    /// Reads an IP packet; `None` for anything that is not a whole UDP, TCP or echo packet, or an ICMP error that quotes
+    /// one. Checksums are not looked at.
     pub fn decode(bytes: &Bytes) -> Option<Packet> {
         let sliced = SlicedPacket::from_ip(bytes).ok()?;
         let (src, dst, ttl) = match sliced.net? {
@@ -206,23 +234,15 @@ impl Packet {
                 (udp.source_port(), udp.destination_port(), Body::Udp(bytes.slice_ref(udp.payload())))
             }
             TransportSlice::Tcp(tcp) => {
-                let options = read_options(tcp.options_iterator());
-                let segment = Segment {
-                    seq: tcp.sequence_number(),
-                    ack: tcp.acknowledgment_number(),
-                    // The control bits stand in the 14th byte of the header (RFC 9293 §3.1).
-                    flags: Flags::from_bits(tcp.slice()[13]),
-                    window: tcp.window_size(),
-                    options,
-                    payload: bytes.slice_ref(tcp.payload()),
-                };
+                let header = TcpHeaderSlice::from_slice(tcp.slice()).ok()?;
+                let segment = tcp_segment(&header, bytes.slice_ref(tcp.payload()));
                 (tcp.source_port(), tcp.destination_port(), Body::Tcp(segment))
             }
             TransportSlice::Icmpv4(icmp) => {
                 let (reply, echo) = match icmp.icmp_type() {
                     Icmpv4Type::EchoRequest(echo) => (false, echo),
                     Icmpv4Type::EchoReply(echo) => (true, echo),
-                    _ => return None,
+                    _ => return error(src, dst, ttl, IcmpError::read_v4(&icmp, bytes)?),
                 };
                 echo_body(reply, echo, bytes.slice_ref(icmp.payload()))
             }
@@ -230,7 +250,7 @@ impl Packet {
                 let (reply, echo) = match icmp.icmp_type() {
                     Icmpv6Type::EchoRequest(echo) => (false, echo),
                     Icmpv6Type::EchoReply(echo) => (true, echo),
-                    _ => return None,
+                    _ => return error(src, dst, ttl, IcmpError::read_v6(&icmp, bytes)?),
                 };
                 echo_body(reply, echo, bytes.slice_ref(icmp.payload()))
             }
@@ -243,6 +263,32 @@ impl Packet {
 struct Transport {
     number: IpNumber,
     header: Vec<u8>,
+    /// What an ICMP error quotes; elsewhere the payload follows the header.
+    quote: Vec<u8>,
+}
+
+impl Transport {
+    fn new(number: IpNumber, header: Vec<u8>) -> Transport {
+        Transport { number, header, quote: Vec::new() }
+    }
+}
+
+/// An ICMP error as read; `None` if it is about packets of another family.
+fn error(src: IpAddr, dst: IpAddr, ttl: u8, body: Body) -> Option<Packet> {
+    let same = matches!(&body, Body::Error(error) if error.quoted.src.is_ipv4() == src.is_ipv4());
+    same.then(|| Packet { id: 0, src: (src, 0).into(), dst: (dst, 0).into(), ttl, body })
+}
+
+fn tcp_segment(tcp: &TcpHeaderSlice<'_>, payload: Bytes) -> Segment {
+    Segment {
+        seq: tcp.sequence_number(),
+        ack: tcp.acknowledgment_number(),
+        // The control bits stand in the 14th byte of the header (RFC 9293 §3.1).
+        flags: Flags::from_bits(tcp.slice()[13]),
+        window: tcp.window_size(),
+        options: read_options(tcp.options_iterator()),
+        payload,
+    }
 }
 
 fn v6(ip: IpAddr) -> Ipv6Addr {
@@ -287,6 +333,10 @@ fn read_options(elements: etherparse::TcpOptionsIterator<'_>) -> Options {
             TcpOptionElement::Timestamp(value, echo) => options.timestamps = Some(Timestamps { value, echo }),
             TcpOptionElement::Noop => {}
         }
+    }
+    // Blocks that stood there without padding need not fit in again with it.
+    if options.wire_len() > MAX_TCP_OPTIONS {
+        options.sack = SackBlocks::default();
     }
     options
 }

@@ -1,0 +1,55 @@
+//! A packet as NATs and firewalls see it.
+
+use super::{Body, Packet};
+use std::net::SocketAddr;
+
+impl nat::Packet for Packet {
+    fn proto(&self) -> nat::Proto {
+        match self.body {
+            Body::Udp(_) => nat::Proto::Udp,
+            Body::Tcp(_) => nat::Proto::Tcp,
+            Body::Echo { .. } | Body::Error(_) => nat::Proto::Icmp,
+        }
+    }
+
+    fn src(&self) -> SocketAddr {
+        self.src
+    }
+
+    fn dst(&self) -> SocketAddr {
+        self.dst
+    }
+
+    fn set_src(&mut self, src: SocketAddr) {
+        self.src = src;
+    }
+
+    fn set_dst(&mut self, dst: SocketAddr) {
+        self.dst = dst;
+    }
+
+    fn wire_len(&self) -> usize {
+        Packet::wire_len(self)
+    }
+
+    fn payload(&self) -> &[u8] {
+        Packet::payload(self)
+    }
+
+    fn tcp_flags(&self) -> Option<nat::TcpFlags> {
+        match &self.body {
+            Body::Tcp(segment) => {
+                let f = segment.flags;
+                Some(nat::TcpFlags { syn: f.syn(), ack: f.ack(), fin: f.fin(), rst: f.rst() })
+            }
+            _ => None,
+        }
+    }
+
+    fn quoted(&mut self) -> Option<&mut dyn nat::Packet> {
+        match &mut self.body {
+            Body::Error(error) => Some(&mut error.quoted),
+            _ => None,
+        }
+    }
+}
