@@ -44,6 +44,9 @@
 //! Expiry is exact: what has run out is gone before the next packet is looked at, at a cost of one heap operation per
 //! conversation and timeout. An existing conversation costs two hash look-ups and no allocation.
 //!
+//! # IPv6
+//! [`v6`] has the translators to, from and within IPv6: NAT64, the customer's half of 464XLAT, NPTv6.
+//!
 //! # Limits
 //! - Boxes say nothing themselves: a dropped packet gives a [`Verdict`], and whether an ICMP error or RST answers it
 //!   is the caller's affair (RFC 5382 REQ-4's six seconds of silence included). TTL and checksums are the caller's.
@@ -60,6 +63,7 @@ mod ports;
 pub mod presets;
 mod session;
 mod translator;
+pub mod v6;
 
 pub use config::{
     Filtering, Hairpin, InputPolicy, Mapping, NatConfig, PortAllocation, PortRange, Timeouts, UnknownWord,

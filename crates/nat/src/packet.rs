@@ -158,11 +158,13 @@ pub enum DropReason {
     PortNotAllowed,
     /// Inbound through a stateful firewall, and nobody inside asked for it.
     Unsolicited,
+    /// No address stands for this one on the other side of a translator to, from or within IPv6.
+    NotTranslatable,
 }
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [DropReason; 13] = [
+    pub const ALL: [DropReason; 14] = [
         DropReason::NoBinding,
         DropReason::FilteredAddress,
         DropReason::FilteredPort,
@@ -176,6 +178,7 @@ impl DropReason {
         DropReason::UdpBlocked,
         DropReason::PortNotAllowed,
         DropReason::Unsolicited,
+        DropReason::NotTranslatable,
     ];
 
     /// A short word for logs; it never changes.
@@ -194,6 +197,7 @@ impl DropReason {
             DropReason::UdpBlocked => "udp-blocked",
             DropReason::PortNotAllowed => "port-not-allowed",
             DropReason::Unsolicited => "unsolicited",
+            DropReason::NotTranslatable => "not-translatable",
         }
     }
 
@@ -219,6 +223,7 @@ impl DropReason {
             DropReason::UdpBlocked => "The firewall lets no UDP through.",
             DropReason::PortNotAllowed => "The firewall does not allow connections to that port.",
             DropReason::Unsolicited => "Nobody inside asked for this packet.",
+            DropReason::NotTranslatable => "No address on the other side stands for one of the packet's.",
         }
     }
 }

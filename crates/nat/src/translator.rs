@@ -350,7 +350,7 @@ impl Nat {
         remote: SocketAddr,
         now: u64,
     ) -> Result<u32, DropReason> {
-        let address = self.address_for(inside.ip()).ok_or(DropReason::NoExternalAddress)?;
+        let address = self.address_for(inside.ip(), remote.ip()).ok_or(DropReason::NoExternalAddress)?;
         let ip = self.external[address];
         let port = match self.config.conntrack {
             None => self.free_port(proto, inside.port(), address),
@@ -390,9 +390,10 @@ impl Nat {
         Ok(slot)
     }
 
-    /// The external address of an inside host: always the same one (RFC 4787 REQ-2, "paired" pooling).
-    fn address_for(&self, inside: IpAddr) -> Option<usize> {
-        let same_family = |ip: &&IpAddr| ip.is_ipv4() == inside.is_ipv4();
+    /// The external address of an inside host: always the same one (RFC 4787 REQ-2, "paired" pooling), of the remote's
+    /// family, which in a NAT64 is not the host's.
+    fn address_for(&self, inside: IpAddr, remote: IpAddr) -> Option<usize> {
+        let same_family = |ip: &&IpAddr| ip.is_ipv4() == remote.is_ipv4();
         let count = self.external.iter().filter(same_family).count();
         // Neighbours are spread evenly, as the last bits of an address differ most.
         let nth = (bits(inside) % count.max(1) as u128) as usize;
