@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What a crate may depend on, and why on nothing else.
-const LAYERS: [(&str, &[&str], &str); 13] = [
+const LAYERS: [(&str, &[&str], &str); 14] = [
     ("stun", &[], "the STUN codec and cores stand alone, so that others can use them"),
     ("disco", &[], "a wire format stands alone; who speaks to whom is the peer's business"),
     ("derp", &[], "the relay protocol carries opaque packets and must not know what is in them"),
     ("coord", &[], "coordination spreads keys and addresses and must not know what they are used for"),
     ("wireguard", &[], "the tunnel must not know which path its packets take"),
-    ("nat", &[], "a middlebox treats the code under test as a real one does: as opaque packets"),
+    ("pref64", &[], "arithmetic on addresses stands alone, for hosts and for translators"),
+    ("nat", &["pref64"], "a middlebox treats the code under test as a real one does: as opaque packets"),
     ("link", &[], "a cable knows bytes and time only"),
     ("tcp", &[], "a host's TCP knows segments only"),
     ("trace", &[], "the log is read by programs that have nothing to do with the simulator"),
@@ -23,12 +24,12 @@ const LAYERS: [(&str, &[&str], &str); 13] = [
     ),
     (
         "peer",
-        &["stun", "disco", "derp", "coord", "wireguard"],
+        &["stun", "disco", "derp", "coord", "wireguard", "pref64"],
         "the peer is the real thing: it must not know that its network is simulated, nor write the simulator's log",
     ),
     (
         "punchbag",
-        &["stun", "disco", "derp", "coord", "wireguard", "nat", "link", "tcp", "trace", "report", "peer"],
+        &["stun", "disco", "derp", "coord", "wireguard", "pref64", "nat", "link", "tcp", "trace", "report", "peer"],
         "the simulator puts the parts together; other people's stacks stay in `interop`, out of every build",
     ),
     (

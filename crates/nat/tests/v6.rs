@@ -6,8 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use common::{Pkt, echo, ep, error, secs, start, tcp, udp};
-use nat::v6::{BadPrefix, Clat, ClatConfig, Ipv6Prefix, Nat64, Nat64Config, Nptv6, Nptv6Config, Pref64};
+use nat::v6::{Clat, ClatConfig, Nat64, Nat64Config, Nptv6, Nptv6Config};
 use nat::{DropReason, Event, Filtering, Hairpin, Middlebox, NatConfig, Side, Verdict};
+use pref64::{BadPrefix, Ipv6Prefix, Pref64};
 use proptest::prelude::*;
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::SeedableRng as _;

@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
-use super::{Before, Pref64};
+use pref64::Pref64;
+
+use super::Before;
 use crate::{DropReason, Event, Middlebox, Packet, Side, Verdict};
 
 /// The two prefixes of a customer-side translator.

@@ -4,19 +4,15 @@
 //! - [`Clat`]: hosts that have IPv4 alone reach it over an uplink that has IPv6 alone, statelessly (RFC 6877, RFC 7915).
 //! - [`Nptv6`]: an inside prefix is swapped for an outside one, statelessly (RFC 6296).
 //!
-//! [`Pref64`] writes IPv4 addresses into IPv6 addresses for the first two (RFC 6052).
+//! [`pref64::Pref64`] writes IPv4 addresses into IPv6 addresses for the first two (RFC 6052).
 
 mod clat;
 mod nat64;
 mod nptv6;
-mod pref64;
-mod prefix;
 
 pub use clat::{Clat, ClatConfig};
 pub use nat64::{Nat64, Nat64Config};
 pub use nptv6::{Nptv6, Nptv6Config};
-pub use pref64::Pref64;
-pub use prefix::{BadPrefix, Ipv6Prefix};
 
 use std::net::SocketAddr;
 

@@ -4,9 +4,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use pref64::Pref64;
 use rand_pcg::Pcg64Mcg;
 
-use super::{Before, Pref64};
+use super::Before;
 use crate::{DropReason, Event, Filtering, LateAnswer, Middlebox, Nat, NatConfig, Packet, Side, Verdict};
 
 /// A NAT64: a prefix, and the axes of a NAT.

@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
-use super::{BadPrefix, Before, Ipv6Prefix};
+use pref64::{BadPrefix, Ipv6Prefix};
+
+use super::Before;
 use crate::{DropReason, Event, Middlebox, Packet, Side, Verdict};
 
 /// A pair of prefixes that stand for each other.

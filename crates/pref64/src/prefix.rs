@@ -73,12 +73,12 @@ impl Ipv6Prefix {
     }
 
     /// `address` with this prefix in place of its own.
-    pub(super) fn put_before(self, address: Ipv6Addr) -> Ipv6Addr {
+    pub fn put_before(self, address: Ipv6Addr) -> Ipv6Addr {
         Ipv6Addr::from_bits(self.address.to_bits() | address.to_bits() & host_mask(self.length))
     }
 
     /// The same bits where the reader knows them to be a prefix.
-    pub(super) const fn constant(address: Ipv6Addr, length: u8) -> Ipv6Prefix {
+    pub(crate) const fn constant(address: Ipv6Addr, length: u8) -> Ipv6Prefix {
         Ipv6Prefix { address, length }
     }
 }

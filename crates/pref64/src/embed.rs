@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use super::{BadPrefix, Ipv6Prefix};
+use crate::{BadPrefix, Ipv6Prefix};
 
 /// A prefix behind which IPv4 addresses stand, Pref64::/n in the words of RFC 6146.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
