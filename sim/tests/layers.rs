@@ -29,7 +29,20 @@ const LAYERS: [(&str, &[&str], &str); 14] = [
     ),
     (
         "punchbag",
-        &["stun", "disco", "derp", "coord", "wireguard", "pref64", "nat", "link", "tcp", "trace", "report", "peer"],
+        &[
+            "stun",
+            "disco",
+            "derp",
+            "coord",
+            "wireguard",
+            "pref64",
+            "nat",
+            "link",
+            "tcp",
+            "trace",
+            "report",
+            "peer",
+        ],
         "the simulator puts the parts together; other people's stacks stay in `interop`, out of every build",
     ),
     (

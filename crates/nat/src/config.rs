@@ -233,6 +233,10 @@ pub struct NatConfig {
     /// Whether a TCP segment from inside that is no SYN may open a binding, as in Linux (`nf_conntrack_tcp_loose`).
     /// It lets connections survive a reboot of the NAT.
     pub tcp_pickup: bool,
+    /// Whether what an inside endpoint sends by itself leaves from the port that was mapped for it
+    /// ([`Nat::map`](crate::Nat::map)), as RFC 6887 §11.2 has it; otherwise only answers to those who came in by it
+    /// do, as with a redirection rule in a firewall.
+    pub mapped_outbound: bool,
     /// How many conversations the table holds at most. A conversation is an inside endpoint with one remote
     /// endpoint, except that endpoint-independent filtering keeps only one for each UDP or ICMP binding.
     pub capacity: usize,
@@ -254,10 +258,18 @@ impl NatConfig {
         refresh_outbound: true,
         refresh_inbound: true,
         tcp_pickup: true,
+        mapped_outbound: true,
         // Linux's `nf_conntrack_max` on a machine with more than 4 GiB (nf_conntrack-sysctl).
         capacity: 262_144,
         conntrack: None,
     };
+}
+
+impl NatConfig {
+    /// Whether nothing but TCP needs to know whom it talks to, where filtering is endpoint-independent.
+    pub(crate) fn tells_none_apart(&self) -> bool {
+        self.conntrack.is_none() && self.mapped_outbound
+    }
 }
 
 impl Default for NatConfig {
@@ -285,6 +297,9 @@ impl fmt::Display for NatConfig {
         }
         if !self.tcp_pickup {
             f.write_str(", strict tcp")?;
+        }
+        if !self.mapped_outbound {
+            f.write_str(", mapped ports for answers only")?;
         }
         if self.capacity != NatConfig::RFC.capacity {
             write!(f, ", capacity {}", self.capacity)?;

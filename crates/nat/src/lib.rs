@@ -69,5 +69,7 @@ pub use config::{
     Filtering, Hairpin, InputPolicy, Mapping, NatConfig, PortAllocation, PortRange, Timeouts, UnknownWord,
 };
 pub use firewall::{Allow, Firewall, FirewallConfig, Inbound};
-pub use packet::{Answer, DropReason, Event, LateAnswer, Middlebox, Packet, Proto, Side, TcpFlags, Verdict};
-pub use translator::Nat;
+pub use packet::{
+    Answer, DropReason, Ended, Event, LateAnswer, Middlebox, Packet, Proto, Side, TcpFlags, Verdict,
+};
+pub use translator::{MapError, Mapped, Nat, Wanted};

@@ -234,6 +234,37 @@ impl fmt::Display for DropReason {
     }
 }
 
+/// What ended a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ended {
+    /// The time of its last conversation, or the lifetime that was asked for, ran out.
+    Expired,
+    /// It had to make room for another one in a table that was full.
+    Evicted,
+    /// Whoever had asked for it asked for its end.
+    Unmapped,
+    /// The box no longer has its external address.
+    AddressLost,
+}
+
+impl Ended {
+    /// A short word for logs; it never changes.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Ended::Expired => "expired",
+            Ended::Evicted => "evicted",
+            Ended::Unmapped => "unmapped",
+            Ended::AddressLost => "address-lost",
+        }
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// A change in a middlebox's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -251,7 +282,7 @@ pub enum Event {
         /// destinations as well.
         remote: SocketAddr,
     },
-    /// The last conversation of a binding timed out.
+    /// A binding ended.
     BindingExpired {
         /// When its time was up, which may be before the packet that made the box notice.
         at: Instant,
@@ -263,6 +294,8 @@ pub enum Event {
         external: SocketAddr,
         /// As in `BindingCreated`.
         remote: SocketAddr,
+        /// What ended it.
+        why: Ended,
     },
     /// [`Middlebox::clear`] emptied the table.
     Cleared,

@@ -57,19 +57,42 @@ pub(crate) struct Sessions<T> {
 
 impl<T> Sessions<T> {
     pub(crate) fn new(timeouts: &Timeouts, capacity: usize) -> Self {
-        Sessions {
+        let mut sessions = Sessions {
             slab: Slab::new(),
             due: BinaryHeap::new(),
             generation: 0,
-            // Slots are numbered by u32.
-            capacity: capacity.min(u32::MAX as usize),
-            udp_unreplied: to_ns(timeouts.udp_unreplied),
-            udp_replied: to_ns(timeouts.udp_replied),
-            udp_replied_after: to_ns(timeouts.udp_replied_after),
-            tcp_transitory: to_ns(timeouts.tcp_transitory),
-            tcp_established: to_ns(timeouts.tcp_established),
-            icmp: to_ns(timeouts.icmp),
-        }
+            capacity: 0,
+            udp_unreplied: 0,
+            udp_replied: 0,
+            udp_replied_after: 0,
+            tcp_transitory: 0,
+            tcp_established: 0,
+            icmp: 0,
+        };
+        sessions.configure(timeouts, capacity);
+        sessions
+    }
+
+    /// Sets other times, which conversations get with their next packet, and another capacity, for those to come.
+    pub(crate) fn configure(&mut self, timeouts: &Timeouts, capacity: usize) {
+        // Slots are numbered by u32.
+        self.capacity = capacity.min(u32::MAX as usize);
+        self.udp_unreplied = to_ns(timeouts.udp_unreplied);
+        self.udp_replied = to_ns(timeouts.udp_replied);
+        self.udp_replied_after = to_ns(timeouts.udp_replied_after);
+        self.tcp_transitory = to_ns(timeouts.tcp_transitory);
+        self.tcp_established = to_ns(timeouts.tcp_established);
+        self.icmp = to_ns(timeouts.icmp);
+    }
+
+    /// What a conversation belongs to.
+    pub(crate) fn owner_mut(&mut self, slot: u32) -> &mut T {
+        &mut self.slab[slot as usize].owner
+    }
+
+    /// Ends a conversation before its time.
+    pub(crate) fn remove(&mut self, slot: u32) {
+        self.slab.remove(slot as usize);
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -1,6 +1,9 @@
 //! The translator.
 
-use std::collections::VecDeque;
+mod change;
+mod explicit;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -12,14 +15,16 @@ use crate::key::{Epoch, Key, Map, bits};
 use crate::ports::PortSet;
 use crate::session::{Direction, Sessions};
 use crate::{
-    DropReason, Event, Filtering, Hairpin, InputPolicy, Mapping, Middlebox, NatConfig, Packet,
+    DropReason, Ended, Event, Filtering, Hairpin, InputPolicy, Mapping, Middlebox, NatConfig, Packet,
     PortAllocation, PortRange, Proto, Side, TcpFlags, Verdict,
 };
+
+pub use explicit::{MapError, Mapped, Wanted};
 
 /// No slot.
 const NONE: u32 = u32::MAX;
 
-/// An inside endpoint's external endpoint. It lives as long as one of its conversations.
+/// An inside endpoint's external endpoint. It lives as long as one of its conversations, or as somebody asked for.
 #[derive(Debug)]
 struct Binding {
     proto: Proto,
@@ -31,6 +36,10 @@ struct Binding {
     held_by_router: bool,
     /// Which of the external addresses.
     address: usize,
+    /// How many bindings there were before it.
+    serial: u64,
+    /// Until when somebody has asked for it; zero for one that packets made and packets keep.
+    lease: u64,
     conversations: u32,
     /// The conversation used last, so that a single one needs no look-up.
     last: u32,
@@ -67,6 +76,12 @@ pub struct Nat {
     /// The ports taken, by external address and protocol. Not used by conntrack, where a port may serve many.
     taken: Vec<Option<PortSet>>,
     next_port: u16,
+    /// Bindings made so far.
+    serial: u64,
+    /// The bindings that somebody asked for, by inside endpoint; the one asked for last where there are several.
+    explicit: Map<Key, u32>,
+    /// When they end.
+    leases: BTreeSet<(u64, u32)>,
     events: Option<VecDeque<Event>>,
 }
 
@@ -91,6 +106,9 @@ impl Nat {
             newest: Map::default(),
             taken: (0..external.len() * 3).map(|_| None).collect(),
             next_port,
+            serial: 0,
+            explicit: Map::default(),
+            leases: BTreeSet::new(),
             events: None,
             config,
             external,
@@ -124,6 +142,9 @@ impl Nat {
         while let Some((owner, at)) = self.sessions.pop_expired(now) {
             self.end_conversation(owner, at);
         }
+        if !self.leases.is_empty() {
+            self.end_leases(now);
+        }
     }
 
     fn end_conversation(&mut self, owner: Owner, at: u64) {
@@ -142,19 +163,23 @@ impl Nat {
             binding.last = NONE;
         }
         binding.conversations -= 1;
-        if binding.conversations == 0 {
-            self.end_binding(slot, at);
+        if binding.conversations == 0 && binding.lease == 0 {
+            self.end_binding(slot, at, Ended::Expired);
         }
     }
 
-    fn end_binding(&mut self, slot: u32, at: u64) {
+    /// Takes a binding without conversations out of the tables.
+    fn end_binding(&mut self, slot: u32, at: u64, why: Ended) {
         let binding = self.bindings.remove(slot as usize);
         let Binding { proto, inside, external, remote, .. } = binding;
         self.by_external.swap_remove(&self.external_key(proto, external, remote));
         if binding.held_by_router {
             return;
         }
-        self.by_inside.swap_remove(&self.inside_key(proto, inside, remote));
+        let key = self.inside_key(proto, inside, remote);
+        if self.by_inside.get(&key) == Some(&slot) {
+            self.by_inside.swap_remove(&key);
+        }
         if self.config.conntrack.is_none() {
             if let Some(taken) = &mut self.taken[binding.address * 3 + proto as usize] {
                 taken.remove(external.port());
@@ -163,7 +188,7 @@ impl Nat {
             self.unlink(&binding);
         }
         if let (Some(events), Some(at)) = (&mut self.events, self.epoch.instant(at)) {
-            events.push_back(Event::BindingExpired { at, proto, inside, external, remote });
+            events.push_back(Event::BindingExpired { at, proto, inside, external, remote, why });
         }
     }
 
@@ -207,9 +232,7 @@ impl Nat {
     fn remote_key(&self, proto: Proto, remote: SocketAddr) -> (u128, u16) {
         match self.config.filtering {
             // Each TCP connection has its own state, but nothing else tells senders apart here.
-            Filtering::EndpointIndependent if proto != Proto::Tcp && self.config.conntrack.is_none() => {
-                (0, 0)
-            }
+            Filtering::EndpointIndependent if proto != Proto::Tcp && self.config.tells_none_apart() => (0, 0),
             _ => (bits(remote.ip()), remote.port()),
         }
     }
@@ -247,7 +270,7 @@ impl Nat {
         }
         let (proto, inside, remote) = (packet.proto(), packet.src(), packet.dst());
         let flags = packet.tcp_flags();
-        let found = self.by_inside.get(&self.inside_key(proto, inside, remote)).copied();
+        let found = self.binding_of(proto, inside, remote);
         let remote_key = self.remote_key(proto, remote);
         let conversation = found.and_then(|slot| self.find_conversation(slot, remote_key));
         let (slot, session) = match (found, conversation) {
@@ -264,6 +287,17 @@ impl Nat {
         self.sessions.touch(session, Direction::Out, flags, self.config.refresh_outbound, now);
         packet.set_src(self.bindings[slot as usize].external);
         Ok(())
+    }
+
+    /// The binding of packets from `inside` to `remote`.
+    #[inline]
+    fn binding_of(&mut self, proto: Proto, inside: SocketAddr, remote: SocketAddr) -> Option<u32> {
+        if !self.explicit.is_empty()
+            && let Some(slot) = self.explicit_for(proto, inside, remote)
+        {
+            return Some(slot);
+        }
+        self.by_inside.get(&self.inside_key(proto, inside, remote)).copied()
     }
 
     /// Whether a packet from inside may start a conversation.
@@ -287,7 +321,10 @@ impl Nat {
             self.accept_as_router(proto, external, remote, now);
             return Err(DropReason::NoBinding);
         };
-        let session = self.admit(slot, proto, remote)?;
+        let session = match self.admit(slot, proto, remote)? {
+            None if self.bindings[slot as usize].lease != 0 => self.answerable(slot, proto, remote, now)?,
+            session => session,
+        };
         let binding = &self.bindings[slot as usize];
         let (inside, held_by_router) = (binding.inside, binding.held_by_router);
         if let Some(session) = session {
@@ -311,6 +348,7 @@ impl Nat {
         match self.config.filtering {
             _ if session.is_some() => Ok(session),
             Filtering::EndpointIndependent => Ok(None),
+            _ if self.bindings[slot as usize].lease != 0 => Ok(None),
             Filtering::AddressDependent if self.contacted.contains_key(&(slot, remote.0)) => Ok(None),
             Filtering::AddressDependent => Err(DropReason::FilteredAddress),
             Filtering::AddressAndPortDependent => Err(DropReason::FilteredPort),
@@ -331,6 +369,8 @@ impl Nat {
             remote,
             held_by_router: true,
             address: 0,
+            serial: 0,
+            lease: 0,
             conversations: 0,
             last: NONE,
             last_remote: (0, 0),
@@ -357,6 +397,21 @@ impl Nat {
             Some(_) => self.free_tuple(proto, inside, remote, ip),
         };
         let external = SocketAddr::new(ip, port.ok_or(DropReason::NoFreePort)?);
+        let slot = self.install(proto, inside, remote, address, external, now);
+        self.by_inside.insert(self.inside_key(proto, inside, remote), slot);
+        Ok(slot)
+    }
+
+    /// Writes down a new binding whose external endpoint is free.
+    fn install(
+        &mut self,
+        proto: Proto,
+        inside: SocketAddr,
+        remote: SocketAddr,
+        address: usize,
+        external: SocketAddr,
+        now: u64,
+    ) -> u32 {
         let older = match self.config.conntrack {
             None => NONE,
             Some(_) => self.newest.get(&Key::of(proto, inside)).copied().unwrap_or(NONE),
@@ -368,26 +423,29 @@ impl Nat {
             remote,
             held_by_router: false,
             address,
+            serial: self.serial,
+            lease: 0,
             conversations: 0,
             last: NONE,
             last_remote: (0, 0),
             older,
             newer: NONE,
         }) as u32;
+        self.serial += 1;
         if self.config.conntrack.is_some() {
             self.newest.insert(Key::of(proto, inside), slot);
             if older != NONE {
                 self.bindings[older as usize].newer = slot;
             }
-        } else if let Some(taken) = &mut self.taken[address * 3 + proto as usize] {
-            taken.insert(external.port());
+        } else {
+            let taken = &mut self.taken[address * 3 + proto as usize];
+            taken.get_or_insert_with(PortSet::new).insert(external.port());
         }
-        self.by_inside.insert(self.inside_key(proto, inside, remote), slot);
         self.by_external.insert(self.external_key(proto, external, remote), slot);
         if let (Some(events), Some(at)) = (&mut self.events, self.epoch.instant(now)) {
             events.push_back(Event::BindingCreated { at, proto, inside, external, remote });
         }
-        Ok(slot)
+        slot
     }
 
     /// The external address of an inside host: always the same one (RFC 4787 REQ-2, "paired" pooling), of the remote's
@@ -519,8 +577,7 @@ impl Nat {
     fn error_outbound(&mut self, packet: &mut dyn Packet) -> Result<(), DropReason> {
         let quoted = packet.quoted().ok_or(DropReason::UnknownQuote)?;
         let (proto, remote, inside) = (quoted.proto(), quoted.src(), quoted.dst());
-        let slot =
-            *self.by_inside.get(&self.inside_key(proto, inside, remote)).ok_or(DropReason::UnknownQuote)?;
+        let slot = self.binding_of(proto, inside, remote).ok_or(DropReason::UnknownQuote)?;
         self.admit(slot, proto, remote).map_err(|_| DropReason::UnknownQuote)?;
         let external = self.bindings[slot as usize].external;
         quoted.set_dst(external);
@@ -558,6 +615,8 @@ impl Middlebox for Nat {
         self.contacted.clear();
         self.newest.clear();
         self.taken.fill_with(|| None);
+        self.explicit.clear();
+        self.leases.clear();
         if let Some(events) = &mut self.events {
             events.push_back(Event::Cleared);
         }
@@ -572,7 +631,8 @@ impl Middlebox for Nat {
     }
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let due = self.sessions.next_due()?;
+        let lease = self.leases.first().map(|(at, _)| *at).filter(|at| *at != u64::MAX);
+        let due = [self.sessions.next_due(), lease].into_iter().flatten().min()?;
         Some((self.epoch.instant(due)?, "a binding may expire"))
     }
 

@@ -475,7 +475,8 @@ fn events_tell_the_table() {
         nat.nat.handle_timeout(at);
     }
     assert_eq!(last, begin + secs(15));
-    let expired = nat::Event::BindingExpired { at: last, proto, inside, external, remote };
+    let expired =
+        nat::Event::BindingExpired { at: last, proto, inside, external, remote, why: nat::Ended::Expired };
     assert_eq!(nat.nat.poll_event(), Some(expired));
     nat.nat.clear();
     assert_eq!(nat.nat.poll_event(), Some(nat::Event::Cleared));

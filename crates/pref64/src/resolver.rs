@@ -36,9 +36,7 @@ impl Resolver {
         if known && asked.qclass == QCLASS::CLASS(CLASS::IN) {
             for v4 in ADDRESSES {
                 let data = match asked.qtype {
-                    QTYPE::TYPE(TYPE::AAAA) => {
-                        RData::AAAA(AAAA { address: self.prefix.embed(v4).to_bits() })
-                    }
+                    QTYPE::TYPE(TYPE::AAAA) => RData::AAAA(AAAA { address: self.prefix.embed(v4).to_bits() }),
                     QTYPE::TYPE(TYPE::A) => RData::A(A { address: v4.to_bits() }),
                     _ => continue,
                 };

@@ -142,6 +142,7 @@ pub(super) fn nat(
         config.refresh_inbound = inbound;
     }
     set(&mut config.tcp_pickup, table.tcp_pickup, problems);
+    set(&mut config.mapped_outbound, table.mapped_outbound, problems);
     set_capacity(&mut config.capacity, table.capacity, problems);
     set_word(&mut config.conntrack, table.conntrack, problems);
     let name = base.filter(|base| base.config == config).map_or(CUSTOM, |base| base.name);

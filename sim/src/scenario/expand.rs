@@ -195,6 +195,7 @@ fn nat_table(nat: &NatConfig, name: &str) -> String {
     pairs.extend([
         ("refresh", word(refresh)),
         ("tcp-pickup", nat.tcp_pickup.to_string()),
+        ("mapped-outbound", nat.mapped_outbound.to_string()),
         ("capacity", nat.capacity.to_string()),
         ("conntrack", word(nat.conntrack.map_or("off", nat::InputPolicy::as_str))),
     ]);

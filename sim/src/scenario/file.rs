@@ -125,6 +125,9 @@ pub(super) struct Nat {
     pub(super) refresh: Option<Val<Word<Refresh>>>,
     /// Whether a TCP segment that opens no connection makes a binding.
     pub(super) tcp_pickup: Option<Val<bool>>,
+    /// Whether what a machine sends by itself leaves from a port that it asked the router to map; otherwise only answers
+    /// do. Default: true.
+    pub(super) mapped_outbound: Option<Val<bool>>,
     /// How many conversations it can remember.
     pub(super) capacity: Option<Val<u64>>,
     /// Tables as in the Linux kernel, with the policy for packets to the router itself; or "off".

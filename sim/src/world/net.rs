@@ -461,12 +461,12 @@ fn binding_event(name: &Name, event: &nat::Event) -> Option<Event> {
         nat::Event::BindingCreated { proto: p, inside, external, remote, .. } => {
             Some(Event::Binding { node: name.clone(), proto: proto(p), inside, external, remote })
         }
-        nat::Event::BindingExpired { proto: p, inside, external, .. } => Some(Event::Unbound {
+        nat::Event::BindingExpired { proto: p, inside, external, why, .. } => Some(Event::Unbound {
             node: name.clone(),
             proto: proto(p),
             inside,
             external,
-            reason: "expired".into(),
+            reason: why.as_str().into(),
         }),
         nat::Event::Cleared => None,
     }

@@ -48,7 +48,14 @@ impl Firewall {
         while let Some(((proto, inside, remote), at)) = self.sessions.pop_expired(now) {
             self.by_endpoints.swap_remove(&Key::pair(proto, inside, remote));
             if let (Some(events), Some(at)) = (&mut self.events, self.epoch.instant(at)) {
-                events.push_back(Event::BindingExpired { at, proto, inside, external: inside, remote });
+                events.push_back(Event::BindingExpired {
+                    at,
+                    proto,
+                    inside,
+                    external: inside,
+                    remote,
+                    why: crate::Ended::Expired,
+                });
             }
         }
     }
