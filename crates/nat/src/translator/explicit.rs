@@ -67,7 +67,7 @@ impl Nat {
         let now = self.epoch.ns(now);
         self.expire(now);
         let lease = until.map_or(u64::MAX, |until| self.epoch.ns(until).clamp(1, u64::MAX - 1));
-        let address = self.own_address(inside.ip()).ok_or(MapError::NoExternalAddress)?;
+        let address = self.address_for(inside.ip(), inside.ip()).ok_or(MapError::NoExternalAddress)?;
         let holder = |nat: &Nat, port: u16| {
             let external = SocketAddr::new(nat.external[address], port);
             nat.by_external.get(&Key::of(proto, external)).copied()
@@ -119,15 +119,9 @@ impl Nat {
         })
     }
 
-    /// The external address of a new binding of this inside address; `None` if there is none that it can use.
+    /// The external address of a new binding of this inside address; `None` if there is none of its IP version.
     pub fn external_for(&self, inside: IpAddr) -> Option<IpAddr> {
-        self.own_address(inside).map(|address| self.external[address])
-    }
-
-    /// Its place: of the same IP version where there is one, else, in a NAT64, of the other.
-    fn own_address(&self, inside: IpAddr) -> Option<usize> {
-        let other = || self.address_for(inside, *self.external.first()?);
-        self.address_for(inside, inside).or_else(|| other().filter(|_| inside.is_ipv6()))
+        self.address_for(inside, inside).map(|address| self.external[address])
     }
 
     /// The binding that packets gave to `inside`, where there is but one.
