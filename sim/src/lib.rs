@@ -7,6 +7,7 @@
 
 pub mod campaign;
 pub mod host;
+mod icmp;
 pub mod judge;
 pub mod limits;
 pub mod packet;

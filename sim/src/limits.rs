@@ -46,8 +46,18 @@ pub const LIMITS: &[Limit] = &[
     ),
     limit(
         "ICMP",
-        "routers and hosts send no ICMP errors; echo is answered",
-        "A sender is not told of a closed port or an expired TTL, as behind most firewalls.",
+        "the internet is silent about addresses that nobody has; a host's own network knows no ARP",
+        "A packet to a private address across the internet, or to a machine that has left the home, vanishes untold.",
+    ),
+    limit(
+        "ICMP",
+        "no redirects, source quench, parameter problems, timestamps or traceroute; errors inside the tunnel are not sent",
+        "A program in the tunnel is not told that its packet was dropped.",
+    ),
+    limit(
+        "ICMP",
+        "a peer does not act on errors: anybody may forge one (RFC 5927)",
+        "A closed port is noticed by silence, as late as a filtered one.",
     ),
     limit(
         "NAT",

@@ -291,6 +291,51 @@ impl Flight {
         self.reorder();
     }
 
+    /// Cuts every segment with more than `mss` bytes that has not arrived into pieces, which count as lost. Says whether
+    /// there was any.
+    pub(crate) fn split(&mut self, mss: usize) -> bool {
+        let long = |chunk: &Chunk| chunk.payload.len() > mss && !chunk.sacked;
+        if mss == 0 || !self.chunks.iter().any(long) {
+            return false;
+        }
+        let whole = std::mem::take(&mut self.chunks);
+        self.lost.clear();
+        self.retransmitted = 0;
+        for mut chunk in whole {
+            let cut = long(&chunk);
+            while cut && chunk.payload.len() > mss {
+                let payload = chunk.payload.split_to(mss);
+                let start = chunk.start;
+                chunk.start += payload.len() as u64;
+                let (syn, sent_at, transmission) = (chunk.syn, chunk.sent_at, chunk.transmission);
+                let (retransmitted, sacked) = (chunk.retransmitted, false);
+                self.keep(Chunk {
+                    start,
+                    payload,
+                    syn,
+                    fin: false,
+                    sent_at,
+                    transmission,
+                    retransmitted,
+                    sacked,
+                    lost: true,
+                });
+            }
+            chunk.lost |= cut;
+            self.keep(chunk);
+        }
+        self.reorder();
+        true
+    }
+
+    fn keep(&mut self, chunk: Chunk) {
+        if chunk.lost {
+            self.lost.insert(self.first + self.chunks.len() as u64);
+        }
+        self.retransmitted += usize::from(chunk.retransmitted);
+        self.chunks.push_back(chunk);
+    }
+
     /// Builds the order of transmission anew.
     fn reorder(&mut self) {
         let mut order: Vec<(u64, u64)> = (self.first..)

@@ -340,6 +340,7 @@ impl Apps {
                 }
                 tcp::Event::Closed => {}
                 tcp::Event::Reset => finished = Some((false, "connection reset")),
+                tcp::Event::Unreachable => finished = Some((false, "destination unreachable")),
                 tcp::Event::TimedOut => finished = Some((false, "connection timed out")),
             }
         }

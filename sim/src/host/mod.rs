@@ -12,7 +12,8 @@ pub use program::{ConnId, Input, Output, Program};
 pub use servers::{COORDINATOR_PORTS, CoordinatorProgram, RELAY_PORTS, RelayProgram, STUN_PORT, StunProgram};
 
 use self::tcp::TcpStack;
-use crate::packet::{Body, Packet};
+use crate::icmp::{Limiter, may_answer};
+use crate::packet::{Body, ErrorKind, IcmpError, Packet};
 use crate::scenario::prefix;
 use crate::world::Clock;
 use rand_chacha::ChaCha12Rng;
@@ -56,6 +57,7 @@ pub struct Host {
     udp: BTreeMap<u16, u32>,
     tcp: TcpStack,
     inbox: Inbox,
+    limiter: Limiter,
     log_timers: bool,
 }
 
@@ -93,6 +95,7 @@ impl Host {
             udp: BTreeMap::new(),
             tcp: TcpStack::new(rng),
             inbox: VecDeque::new(),
+            limiter: Limiter::default(),
             log_timers,
         }
     }
@@ -163,10 +166,13 @@ impl Host {
     pub fn receive(&mut self, packet: Packet, clock: &Clock, out: &mut Effects) -> Result<(), Refusal> {
         match packet.body {
             Body::Udp(ref data) => {
-                let owner = *self.udp.get(&packet.dst.port()).ok_or("no-socket")?;
-                let slot = &mut self.slots[owner as usize];
-                let program = slot.program.as_mut().ok_or("no-socket")?;
-                slot.dirty = true;
+                let slot = self.udp.get(&packet.dst.port()).map(|owner| &mut self.slots[*owner as usize]);
+                let Some((program, dirty)) = slot.and_then(|s| Some((s.program.as_mut()?, &mut s.dirty)))
+                else {
+                    self.no_socket(packet, clock, out);
+                    return Err("no-socket");
+                };
+                *dirty = true;
                 program
                     .handle(Input::Datagram { port: packet.dst.port(), from: packet.src, data }, clock.now());
             }
@@ -189,10 +195,43 @@ impl Host {
                     body,
                 });
             }
-            Body::Echo { reply: true, .. } | Body::Error(_) => return Err("no-socket"),
+            Body::Echo { reply: true, .. } => return Err("no-socket"),
+            Body::Error(error) => self.take_error(&error, clock, out)?,
         }
         self.settle(clock, out);
         Ok(())
+    }
+
+    /// RFC 1122 §4.1.3.1: a datagram for a port without a socket is answered with port unreachable.
+    fn no_socket(&mut self, packet: Packet, clock: &Clock, out: &mut Effects) {
+        let kind = ErrorKind::PortUnreachable;
+        if may_answer(&packet) && self.limiter.allow(packet.src.ip(), kind, clock.now_ns()) {
+            out.packets.push(Packet::error(packet.dst.ip(), kind, packet));
+        }
+    }
+
+    /// An ICMP error is for whoever sent what it quotes.
+    fn take_error(&mut self, error: &IcmpError, clock: &Clock, out: &mut Effects) -> Result<(), Refusal> {
+        let quoted = &error.quoted;
+        if !self.addresses.contains(&quoted.src.ip()) {
+            return Err("unknown-quote");
+        }
+        match &quoted.body {
+            Body::Udp(_) => {
+                let owner = *self.udp.get(&quoted.src.port()).ok_or("no-socket")?;
+                let slot = &mut self.slots[owner as usize];
+                let program = slot.program.as_mut().ok_or("no-socket")?;
+                slot.dirty = true;
+                let (port, to, kind) = (quoted.src.port(), quoted.dst, error.kind);
+                program.handle(Input::Error { port, to, kind }, clock.now());
+                Ok(())
+            }
+            Body::Tcp(segment) => {
+                let io = &mut Io { clock, inbox: &mut self.inbox, out };
+                self.tcp.take_error(quoted.src, quoted.dst, segment, error.kind, io)
+            }
+            Body::Echo { .. } | Body::Error(_) => Err("no-socket"),
+        }
     }
 
     /// A deadline that the host asked for has come.

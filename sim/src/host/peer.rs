@@ -140,8 +140,8 @@ impl Program for PeerProgram {
                 self.peer.handle(peer::Input::Writable(conn(id), space), now);
             }
             Input::Closed { conn: id } => self.peer.handle(peer::Input::Closed(conn(id)), now),
-            // A peer listens on no TCP port.
-            Input::Accepted { .. } => {}
+            // A peer listens on no TCP port, and believes silence rather than an error that anybody may have sent.
+            Input::Accepted { .. } | Input::Error { .. } => {}
         }
         self.pump(now);
     }

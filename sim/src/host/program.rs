@@ -1,6 +1,7 @@
 //! What runs on a host. Our own peer, relay, STUN server and coordination server are programs; foreign traversal code
 //! plugs in at the same place.
 
+use crate::packet::ErrorKind;
 use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -56,6 +57,15 @@ pub enum Input<'a> {
         conn: ConnId,
         /// Bytes.
         space: usize,
+    },
+    /// An ICMP error about a datagram that one of its UDP ports had sent, or one that the host could not send itself.
+    Error {
+        /// The local port.
+        port: u16,
+        /// Where the datagram was going.
+        to: SocketAddr,
+        /// What is wrong, as the error says. Anybody may have sent it (RFC 5927 §2): it is a hint.
+        kind: ErrorKind,
     },
     /// The connection is gone: refused, reset, timed out, or closed by the other side. Its number is not used again.
     Closed {

@@ -95,7 +95,7 @@ impl Program for RelayProgram {
             Input::Stream { conn, data } => self.derp.handle_stream(derp::server::ConnId(conn.0), data, now),
             Input::Writable { conn, space } => self.derp.writable(derp::server::ConnId(conn.0), space, now),
             Input::Closed { conn } => self.derp.closed(derp::server::ConnId(conn.0), now),
-            Input::Connected { .. } => {}
+            Input::Connected { .. } | Input::Error { .. } => {}
         }
     }
 
@@ -176,7 +176,7 @@ impl Program for CoordinatorProgram {
                 self.server.writable(coord::server::ConnId(conn.0), space, now);
             }
             Input::Closed { conn } => self.server.closed(coord::server::ConnId(conn.0), now),
-            Input::Addresses(_) | Input::Datagram { .. } | Input::Connected { .. } => {}
+            Input::Addresses(_) | Input::Datagram { .. } | Input::Error { .. } | Input::Connected { .. } => {}
         }
     }
 

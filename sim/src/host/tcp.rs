@@ -1,7 +1,7 @@
 //! A host's TCP connections: which segment belongs to which, and what their programs hear of it.
 
 use super::{ConnId, Inbox, Io, Refusal, TcpInput, TimerKey};
-use crate::packet::Packet;
+use crate::packet::{ErrorKind, Packet};
 use ::tcp::{Config, Connection, Event, Segment};
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -163,6 +163,32 @@ impl TcpStack {
         Ok(())
     }
 
+    /// An ICMP error quotes a segment that went from `local` to `remote`.
+    pub(super) fn take_error(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        segment: &Segment,
+        kind: ErrorKind,
+        io: &mut Io<'_>,
+    ) -> Result<(), Refusal> {
+        let slot = *self.by_tuple.get(&(local, remote)).ok_or("no-socket")?;
+        let connection = &mut self.conns[slot as usize].connection;
+        match kind {
+            ErrorKind::TooBig { mtu } => {
+                // RFC 1191 §3 and RFC 8201 §4: no path is narrower than its IP version allows.
+                let (least, headers) = if local.is_ipv4() { (68, 40) } else { (1280, 60) };
+                if mtu >= least {
+                    let mss = u16::try_from(mtu - headers).unwrap_or(u16::MAX);
+                    connection.path_mss(segment.seq, mss, io.clock.now());
+                }
+            }
+            _ => connection.unreachable(segment.seq),
+        }
+        self.service(slot, io);
+        Ok(())
+    }
+
     /// How much a connection takes now; its program is told and counts on it.
     pub(super) fn space(&mut self, owner: u32, id: ConnId) -> Option<usize> {
         let conn = &mut self.conns[*self.by_id.get(&(owner, id))? as usize];
@@ -240,7 +266,9 @@ impl TcpStack {
                     conn.connection.close();
                     tell_closed(conn, io.inbox);
                 }
-                Event::Closed | Event::Reset | Event::TimedOut => tell_closed(conn, io.inbox),
+                Event::Closed | Event::Reset | Event::TimedOut | Event::Unreachable => {
+                    tell_closed(conn, io.inbox);
+                }
             }
         }
         let space = conn.connection.writable();

@@ -6,6 +6,7 @@ use crate::host::{
     COORDINATOR_PORTS, CoordinatorProgram, Effects, FlowSpec, Host, MARKER, PeerProgram, Program,
     RELAY_PORTS, RelayProgram, STUN_PORT, StunProgram,
 };
+use crate::icmp::Limiter;
 use crate::scenario::{Scenario, Traffic};
 use crate::topology::{COORDINATOR, Node, NodeIdx, Topology};
 use coord::RelayInfo;
@@ -140,6 +141,7 @@ impl World {
             sites: topology.nodes.iter().map(|node| site(node, seed, options)).collect(),
             by_name: topology.by_name.iter().map(|(name, node)| (name.to_string(), *node)).collect(),
             internet: topology.internet.clone(),
+            networks: networks(topology),
             latency_ns: pairs.map(|(a, b)| nanos(topology.one_way(a, b))).collect(),
             regions,
             starters: Vec::new(),
@@ -353,6 +355,28 @@ impl World {
     }
 }
 
+/// The networks whose addresses count on the internet, narrowest first, and the router there that leads to each.
+fn networks(topology: &Topology) -> Vec<((IpAddr, u8), u32)> {
+    let mut networks = Vec::new();
+    for (i, node) in topology.nodes.iter().enumerate() {
+        let Some(lan) = node.router.as_ref().map(|plan| plan.lan) else { continue };
+        let mut via = i as u32;
+        let routed = loop {
+            let node = topology.node(via);
+            match (node.router.as_ref().is_some_and(|plan| plan.nat.is_none()), node.parent) {
+                (false, _) => break false,
+                (true, crate::topology::Parent::Internet) => break true,
+                (true, crate::topology::Parent::Router(router)) => via = router,
+            }
+        };
+        if routed {
+            networks.push((lan, via));
+        }
+    }
+    networks.sort_by_key(|((_, prefix), _)| std::cmp::Reverse(*prefix));
+    networks
+}
+
 fn site(node: &Node, seed: Seed, options: Options) -> Site {
     let name = &node.name;
     let cable =
@@ -374,6 +398,8 @@ fn site(node: &Node, seed: Seed, options: Options) -> Site {
                 gateway: plan.gateway,
                 external: plan.external.clone(),
                 own: None,
+                limiter: Limiter::default(),
+                refused: VecDeque::new(),
                 off: false,
                 armed_ns: None,
                 lan_name: format!("{name}.lan").into(),

@@ -4,6 +4,7 @@
 //! One world is one thread.
 
 mod agenda;
+mod answer;
 mod build;
 mod clock;
 mod log;
@@ -76,6 +77,8 @@ pub struct World {
     by_name: IndexMap<String, u32, FxBuildHasher>,
     /// Who is where on the internet.
     internet: IndexMap<IpAddr, u32, FxBuildHasher>,
+    /// Networks on the internet, of routers that do not translate.
+    networks: Vec<((IpAddr, u8), u32)>,
     /// One-way delay from region to region, row by row.
     latency_ns: Vec<u64>,
     regions: u32,
@@ -101,7 +104,7 @@ pub struct Outcome {
     pub records: Vec<trace::Record>,
     /// Its packets, if they were kept.
     pub captures: Option<Captures>,
-    /// Packets sent by hosts and servers.
+    /// Packets sent by hosts and servers, and by routers of their own accord.
     pub packets: u64,
     /// Entries of the agenda that were processed.
     pub events: u64,
@@ -113,7 +116,7 @@ impl World {
         self.clock.now_ns()
     }
 
-    /// Packets that hosts have sent so far.
+    /// Packets that hosts have sent so far, and routers of their own accord.
     pub fn packets(&self) -> u64 {
         self.packets
     }

@@ -3,11 +3,13 @@
 use super::own::Own;
 use super::{Entry, World};
 use crate::host::{Effects, Host};
-use crate::packet::Packet;
+use crate::icmp::Limiter;
+use crate::packet::{ErrorKind, Packet};
 use indexmap::IndexMap;
 use link::{Link, Sent};
-use nat::{Firewall, Middlebox, Nat, Side, Verdict};
+use nat::{Answer, DropReason, Firewall, Middlebox, Nat, Side, Verdict};
 use rustc_hash::FxBuildHasher;
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 use trace::{Event, Name, Payload};
@@ -61,6 +63,10 @@ pub(super) struct Router {
     pub(super) external: Vec<IpAddr>,
     /// The router as a host, once a program runs on it.
     pub(super) own: Option<Box<Own>>,
+    /// How often it sends ICMP errors.
+    pub(super) limiter: Limiter,
+    /// Connection attempts from outside that were dropped.
+    pub(super) refused: VecDeque<Box<Packet>>,
     pub(super) off: bool,
     pub(super) armed_ns: Option<u64>,
     pub(super) lan_name: Name,
@@ -78,6 +84,8 @@ pub(super) enum Step {
     Descend(u32, Box<Packet>),
     /// At the lower end of a node's cable: it has arrived at the node.
     Arrive(u32, Box<Packet>),
+    /// At a router that has found nobody at its destination. It came from that side.
+    Unresolved(u32, Side, Box<Packet>),
 }
 
 impl World {
@@ -95,6 +103,9 @@ impl World {
                 Step::Climbed(node, packet) => self.climbed(node, packet),
                 Step::Descend(node, packet) => self.descend(node, packet),
                 Step::Arrive(node, packet) => self.arrive(node, packet),
+                Step::Unresolved(node, side, packet) => {
+                    self.complain(node, side, ErrorKind::HostUnreachable, *packet);
+                }
             }
         }
     }
@@ -108,16 +119,18 @@ impl World {
                 let at_ns = self.clock.ns(at);
                 match site.parent {
                     Parent::Router(_) => self.later(at_ns, Step::Climbed(node, packet)),
-                    Parent::Internet { region } => match self.internet.get(&packet.dst.ip()) {
-                        Some(&to) => {
-                            let Parent::Internet { region: far } = self.sites[to as usize].parent else {
-                                return;
-                            };
-                            let delay_ns = self.latency_ns[(region * self.regions + far) as usize];
-                            self.later(at_ns + delay_ns, Step::Descend(to, packet));
+                    Parent::Internet { region } => {
+                        match route(&self.internet, &self.networks, packet.dst.ip()) {
+                            Some(to) => {
+                                let Parent::Internet { region: far } = self.sites[to as usize].parent else {
+                                    return;
+                                };
+                                let delay_ns = self.latency_ns[(region * self.regions + far) as usize];
+                                self.later(at_ns + delay_ns, Step::Descend(to, packet));
+                            }
+                            None => self.later(at_ns, Step::Climbed(node, packet)),
                         }
-                        None => self.later(at_ns, Step::Climbed(node, packet)),
-                    },
+                    }
                 }
             }
             Sent::Drop(reason) => {
@@ -153,7 +166,7 @@ impl World {
     }
 
     /// A step without delay is taken at once, without a way through the agenda.
-    fn later(&mut self, at_ns: u64, step: Step) {
+    pub(super) fn later(&mut self, at_ns: u64, step: Step) {
         if at_ns <= self.clock.now_ns() {
             self.steps.push_back(step);
         } else {
@@ -224,18 +237,8 @@ impl World {
             self.violation("plaintext", detail);
             return;
         }
-        if self.log.enabled() {
-            let sent = Event::Sent {
-                node: site.name.clone(),
-                id: packet.id,
-                proto: packet.proto(),
-                src: packet.src,
-                dst: packet.dst,
-                bytes: packet.wire_len() as u32,
-                payload: packet.payload_kind(),
-            };
-            self.log.push(self.clock.now_ns(), sent);
-        }
+        self.log_sent(node, &packet);
+        let site = &self.sites[node as usize];
         if !self.options.direct && packet.payload_kind() == Payload::Disco {
             let name = site.name.clone();
             return self.dropped(&name, &packet, "direct-cut");
@@ -247,6 +250,21 @@ impl World {
             note(&mut self.failure, captures.packet(&site.name, self.clock.now_ns(), &packet));
         }
         self.steps.push_back(Step::Leave(node, Box::new(packet)));
+    }
+
+    pub(super) fn log_sent(&mut self, node: u32, packet: &Packet) {
+        if self.log.enabled() {
+            let sent = Event::Sent {
+                node: self.sites[node as usize].name.clone(),
+                id: packet.id,
+                proto: packet.proto(),
+                src: packet.src,
+                dst: packet.dst,
+                bytes: packet.wire_len() as u32,
+                payload: packet.payload_kind(),
+            };
+            self.log.push(self.clock.now_ns(), sent);
+        }
     }
 
     /// A router got a packet from one of its hosts.
@@ -271,7 +289,8 @@ impl World {
             return self.dropped_by(node, &packet, "no-such-host");
         }
         if packet.ttl <= 1 {
-            return self.dropped_by(node, &packet, "ttl-expired");
+            self.dropped_by(node, &packet, "ttl-expired");
+            return self.complain(node, Side::Inside, ErrorKind::TimeExceeded, *packet);
         }
         packet.ttl -= 1;
         let before = (packet.src, packet.dst);
@@ -285,9 +304,9 @@ impl World {
             }
             Ok(Side::Inside) => {
                 self.translated(node, before, &packet);
-                self.deliver_inside(node, packet);
+                self.deliver_inside(node, Side::Inside, before, packet);
             }
-            Err(reason) => self.dropped_by(node, &packet, reason.as_str()),
+            Err(refusal) => self.stopped(node, Side::Inside, refusal, before, packet),
         }
     }
 
@@ -304,7 +323,8 @@ impl World {
             return self.take_in(node, packet);
         }
         if packet.ttl <= 1 {
-            return self.dropped_by(node, &packet, "ttl-expired");
+            self.dropped_by(node, &packet, "ttl-expired");
+            return self.complain(node, Side::Outside, ErrorKind::TimeExceeded, *packet);
         }
         packet.ttl -= 1;
         let before = (packet.src, packet.dst);
@@ -313,17 +333,46 @@ impl World {
         match verdict {
             Ok(Side::Inside) => {
                 self.translated(node, before, &packet);
-                self.deliver_inside(node, packet);
+                self.deliver_inside(node, Side::Outside, before, packet);
             }
-            Ok(Side::Outside) => self.dropped_by(node, &packet, "no-route"),
-            Err(reason) => self.dropped_by(node, &packet, reason.as_str()),
+            Ok(Side::Outside) => {
+                self.dropped_by(node, &packet, "no-route");
+                self.complain(node, Side::Outside, ErrorKind::NetUnreachable, *packet);
+            }
+            Err(refusal) => self.stopped(node, Side::Outside, refusal, before, packet),
         }
     }
 
-    fn deliver_inside(&mut self, node: u32, packet: Box<Packet>) {
+    /// A packet from `side` went no further than the router's boxes.
+    fn stopped(
+        &mut self,
+        node: u32,
+        side: Side,
+        (reason, answer): (DropReason, Option<Answer>),
+        before: (SocketAddr, SocketAddr),
+        mut packet: Box<Packet>,
+    ) {
+        self.dropped_by(node, &packet, reason.as_str());
+        (packet.src, packet.dst) = before;
+        match answer {
+            Some(answer) => self.refuse(node, side, answer, *packet),
+            None if side == Side::Outside => self.remember(node, packet),
+            None => {}
+        }
+    }
+
+    fn deliver_inside(
+        &mut self,
+        node: u32,
+        from: Side,
+        before: (SocketAddr, SocketAddr),
+        mut packet: Box<Packet>,
+    ) {
         let Inner::Router(router) = &self.sites[node as usize].body else { return };
         let Some(&to) = router.inside.get(&packet.dst.ip()) else {
-            return self.dropped_by(node, &packet, "no-such-host");
+            self.dropped_by(node, &packet, "no-such-host");
+            (packet.src, packet.dst) = before;
+            return self.unresolved(node, from, packet);
         };
         self.passed(node, Side::Inside, &packet);
         self.steps.push_back(Step::Descend(to, packet));
@@ -362,10 +411,17 @@ impl World {
         }
     }
 
-    /// Writes down what changed in a router's tables, and asks to be called when the next entry expires.
+    /// Writes down what changed in a router's tables, lets it say what it has to, and asks to be called when the next entry
+    /// expires.
     pub(super) fn middlebox_events(&mut self, node: u32) {
-        if !self.log.enabled() {
+        let Inner::Router(router) = &self.sites[node as usize].body else { return };
+        // Without a log nobody needs to know when a binding expires; a refusal that comes late needs its time.
+        let waiting = !router.refused.is_empty();
+        if !waiting && !self.log.enabled() {
             return;
+        }
+        if waiting {
+            self.late_answers(node);
         }
         let now_ns = self.clock.now_ns();
         let site = &mut self.sites[node as usize];
@@ -402,36 +458,51 @@ impl World {
     }
 }
 
+/// Who on the internet takes packets for an address: its owner, else the router of the network that it would be in.
+fn route(
+    internet: &IndexMap<IpAddr, u32, FxBuildHasher>,
+    networks: &[((IpAddr, u8), u32)],
+    to: IpAddr,
+) -> Option<u32> {
+    internet
+        .get(&to)
+        .copied()
+        .or_else(|| networks.iter().find(|(network, _)| in_network(*network, to)).map(|(_, router)| *router))
+}
+
 /// The firewall stands inside of the NAT, as in Linux's FORWARD chain: it sees inside addresses both ways.
-fn through(
+pub(super) fn through(
     router: &mut Router,
     from: Side,
     packet: &mut Packet,
     now: Instant,
-) -> Result<Side, nat::DropReason> {
+) -> Result<Side, (DropReason, Option<Answer>)> {
     let mut to = match from {
         Side::Inside => Side::Outside,
         Side::Outside => Side::Inside,
     };
     if from == Side::Inside
         && let Some(firewall) = &mut router.firewall
-        && let Verdict::Drop(reason) = firewall.packet(from, packet, now)
     {
-        return Err(reason);
+        passes(firewall.packet(from, packet, now))?;
     }
     if let Some(nat) = &mut router.nat {
-        match nat.packet(from, packet, now) {
-            Verdict::Forward(side) => to = side,
-            Verdict::Drop(reason) | Verdict::Reject(reason, _) => return Err(reason),
-        }
+        to = passes(nat.packet(from, packet, now))?;
     }
     if to == Side::Inside
         && let Some(firewall) = &mut router.firewall
-        && let Verdict::Drop(reason) = firewall.packet(Side::Outside, packet, now)
     {
-        return Err(reason);
+        passes(firewall.packet(Side::Outside, packet, now))?;
     }
     Ok(to)
+}
+
+fn passes(verdict: Verdict) -> Result<Side, (DropReason, Option<Answer>)> {
+    match verdict {
+        Verdict::Forward(side) => Ok(side),
+        Verdict::Drop(reason) => Err((reason, None)),
+        Verdict::Reject(reason, answer) => Err((reason, Some(answer))),
+    }
 }
 
 pub(super) fn in_network((network, prefix): (IpAddr, u8), ip: IpAddr) -> bool {

@@ -1,6 +1,7 @@
 //! One connection: the state machine of RFC 9293 around a sender and a receiver.
 
 mod ack;
+mod icmp;
 mod receive;
 mod segments;
 mod send;

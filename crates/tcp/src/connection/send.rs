@@ -139,7 +139,7 @@ pub(crate) struct Sender {
     small_end: u64,
     last_sent: Option<Instant>,
 
-    retransmit_at: Option<Instant>,
+    pub(crate) retransmit_at: Option<Instant>,
     tail_probe_at: Option<Instant>,
     pub(crate) reorder_at: Option<Instant>,
     persist_at: Option<Instant>,

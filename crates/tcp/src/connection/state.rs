@@ -58,6 +58,8 @@ pub enum Event {
     Reset,
     /// The peer did not answer for too long.
     TimedOut,
+    /// An ICMP error said that the peer cannot be reached, before [`Connected`](Event::Connected).
+    Unreachable,
 }
 
 /// Figures about a connection.

@@ -1,0 +1,166 @@
+//! ICMP errors find their way back to the program that sent what they are about, through every translator on the way.
+
+mod common;
+
+use bytes::Bytes;
+use common::scenario;
+use punchbag::Program;
+use punchbag::host::{Input, Output};
+use punchbag::packet::ErrorKind;
+use punchbag::topology::Topology;
+use punchbag::world::{Options, Seed, World};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+const PORT: u16 = 4000;
+const SEC: Duration = Duration::from_secs(1);
+
+/// What a program heard: since it started, from or about whom, and the error, if it was one.
+type Heard = Rc<RefCell<Vec<(Duration, SocketAddr, Option<ErrorKind>)>>>;
+
+/// Sends datagrams of some sizes, some time apart, and writes down what comes back.
+struct Prober {
+    to: SocketAddr,
+    sizes: VecDeque<usize>,
+    every: Duration,
+    next: Option<Instant>,
+    start: Option<Instant>,
+    heard: Heard,
+    out: VecDeque<Output>,
+}
+
+impl Prober {
+    fn boxed(to: &str, sizes: &[usize], every: Duration) -> (Box<Prober>, Heard) {
+        let heard = Heard::default();
+        let prober = Prober {
+            to: to.parse().expect("an endpoint"),
+            sizes: sizes.iter().copied().collect(),
+            every,
+            next: None,
+            start: None,
+            heard: Rc::clone(&heard),
+            out: VecDeque::new(),
+        };
+        (Box::new(prober), heard)
+    }
+
+    fn send(&mut self, now: Instant) {
+        let Some(size) = self.sizes.pop_front() else { return };
+        self.next = (!self.sizes.is_empty()).then(|| now + self.every);
+        self.out.push_back(Output::Datagram { port: PORT, to: self.to, data: Bytes::from(vec![0; size]) });
+    }
+}
+
+impl Program for Prober {
+    fn udp_ports(&self) -> Vec<u16> {
+        vec![PORT]
+    }
+
+    fn handle(&mut self, input: Input<'_>, now: Instant) {
+        let start = *self.start.get_or_insert(now);
+        match input {
+            Input::Addresses(_) => self.send(now),
+            Input::Datagram { from, .. } => self.heard.borrow_mut().push((now - start, from, None)),
+            Input::Error { port, to, kind } => {
+                assert_eq!(port, PORT);
+                self.heard.borrow_mut().push((now - start, to, Some(kind)));
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.next.take().is_some() {
+            self.send(now);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        Some((self.next?, "next datagram"))
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+}
+
+/// Plays a network in which one host sends some datagrams, and says what it heard.
+fn heard(
+    network: &str,
+    host: &str,
+    to: &str,
+    sizes: &[usize],
+    every: Duration,
+) -> Vec<(Duration, SocketAddr, Option<ErrorKind>)> {
+    let scenario = scenario(&format!("title = \"A network\"\nuntil = \"60s\"\n{network}"));
+    let topology = Topology::new(&scenario).expect("a sound network");
+    let logged = Options::default();
+    let quiet = Options { log: false, ..logged };
+    // What happens does not depend on who watches.
+    let [with, without] = [logged, quiet].map(|options| {
+        let mut world = World::bare(&scenario, &topology, Seed(1), options);
+        let (prober, heard) = Prober::boxed(to, sizes, every);
+        world.add_program(host, prober).expect("a host");
+        world.run_until(60 * SEC);
+        heard.take()
+    });
+    assert_eq!(with, without);
+    with
+}
+
+const HOME: &str = "router.home = { region = \"eu-west\", nat = \"port-restricted-cone\" }\n\
+                    host.takkie = { behind = \"home\" }\nhost.flappie = { region = \"eu-west\" }\n";
+
+#[test]
+fn rfc1122_4_1_3_1_a_closed_port_is_told_through_a_nat() {
+    let heard = heard(HOME, "takkie", "33.0.0.2:9", &[100], SEC);
+
+    let [(after, to, Some(ErrorKind::PortUnreachable))] = heard[..] else { panic!("{heard:?}") };
+    assert_eq!(to, "33.0.0.2:9".parse().expect("an endpoint"));
+    assert!(after < SEC / 10, "{after:?}");
+}
+
+#[test]
+fn rfc1812_4_3_2_8_errors_are_limited_to_six_at_once_and_one_a_second() {
+    let at_once = heard(HOME, "takkie", "33.0.0.2:9", &[100; 20], Duration::ZERO);
+    let steady = heard(HOME, "takkie", "33.0.0.2:9", &[100; 100], SEC / 10);
+
+    assert_eq!(at_once.len(), 6);
+    // Ten seconds: the first six, and one for each second.
+    assert!((15..=16).contains(&steady.len()), "{}", steady.len());
+}
+
+#[test]
+fn rfc1812_5_3_1_a_packet_that_passed_too_many_routers_is_told_through_all_their_nats() {
+    let mut network = String::from("host.flappie = { region = \"eu-west\" }\n");
+    network +=
+        "router.r0 = { region = \"eu-west\", nat = \"port-restricted-cone\", lan = \"10.0.0.0/24\" }\n";
+    for i in 1..66 {
+        let up = i - 1;
+        network += &format!(
+            "router.r{i} = {{ behind = \"r{up}\", nat = \"port-restricted-cone\", lan = \"10.{i}.0.0/24\" }}\n"
+        );
+    }
+    // A packet is sent with a TTL of 64: the 64th router on its way takes the last of it.
+    let inner = |depth: u32| format!("{network}host.takkie = {{ behind = \"r{}\" }}\n", depth - 1);
+
+    let enough = heard(&inner(63), "takkie", "33.0.0.2:9", &[100], SEC);
+    let too_many = heard(&inner(64), "takkie", "33.0.0.2:9", &[100], SEC);
+
+    let kinds = [&enough, &too_many].map(|heard| heard.first().and_then(|(_, _, kind)| *kind));
+    assert_eq!(kinds, [Some(ErrorKind::PortUnreachable), Some(ErrorKind::TimeExceeded)]);
+}
+
+#[test]
+fn rfc1812_5_2_7_1_nobody_at_an_address_is_told_when_the_router_has_asked_three_times() {
+    let network = "router.site = { region = \"eu-west\", nat = \"none\", lan = \"41.0.0.0/24\" }\n\
+                   host.flappie = { behind = \"site\" }\nhost.takkie = { region = \"eu-west\" }\n";
+
+    let heard = heard(network, "takkie", "41.0.0.77:9", &[100], SEC);
+
+    let [(after, _, Some(ErrorKind::HostUnreachable))] = heard[..] else { panic!("{heard:?}") };
+    assert!(after >= 3 * SEC && after < 3 * SEC + SEC / 10, "{after:?}");
+}
