@@ -1,6 +1,6 @@
 //! What the network's machines know of each other.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,9 @@ pub struct RelayInfo {
     pub key: [u8; 32],
     /// Where it is.
     pub addr: IpAddr,
+    /// Its IPv6 address beside, where it has one of each version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addr6: Option<Ipv6Addr>,
     /// TCP ports of the relay, best first.
     #[serde(default)]
     pub derp_ports: Vec<u16>,

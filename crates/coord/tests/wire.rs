@@ -34,8 +34,17 @@ fn nodes() -> impl Strategy<Value = NodeInfo> {
 }
 
 fn relays() -> impl Strategy<Value = RelayInfo> {
-    (any::<u16>(), ".{0,20}", keys(), any::<std::net::IpAddr>(), any::<Vec<u16>>(), addresses()).prop_map(
-        |(region, name, key, addr, derp_ports, stun)| RelayInfo { region, name, key, addr, derp_ports, stun },
+    let ips = (any::<std::net::IpAddr>(), any::<Option<std::net::Ipv6Addr>>());
+    (any::<u16>(), ".{0,20}", keys(), ips, any::<Vec<u16>>(), addresses()).prop_map(
+        |(region, name, key, (addr, addr6), derp_ports, stun)| RelayInfo {
+            region,
+            name,
+            key,
+            addr,
+            addr6,
+            derp_ports,
+            stun,
+        },
     )
 }
 

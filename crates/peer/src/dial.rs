@@ -18,18 +18,21 @@ use rand_chacha::ChaCha12Rng;
 
 use crate::io::{ConnId, Event, ServerState, Transmit};
 use crate::policy::Policy;
+use crate::reach::Reach;
 
 /// What leaves the peer, collected until the caller drains it; and the numbers for connections.
 #[derive(Debug, Default)]
 pub(crate) struct Out {
     pub(crate) transmits: VecDeque<Transmit>,
     pub(crate) events: VecDeque<Event>,
+    /// Where anything can be sent to, and by which address.
+    pub(crate) reach: Reach,
     next_conn: u32,
 }
 
 impl Out {
     pub(crate) fn datagram(&mut self, to: SocketAddr, data: Bytes) {
-        self.transmits.push_back(Transmit::Datagram { to, data });
+        self.transmits.push_back(Transmit::Datagram { to: self.reach.on_wire(to), data });
     }
 
     pub(crate) fn event(&mut self, event: Event) {
@@ -168,7 +171,7 @@ impl Dial {
         self.report(ServerState::Failed, reason, env);
         self.at = (self.at + 1) % self.addresses.len().max(1);
         self.failed += 1;
-        if self.failed < self.addresses.len() {
+        if self.failed < self.addresses.iter().filter(|to| env.out.reach.reaches(**to)).count() {
             self.connect(env);
         } else {
             self.failures = self.failures.max(1);
@@ -198,8 +201,14 @@ impl Dial {
         self.state = State::Waiting { until: env.now + env.rng.random_range(low..=high) };
     }
 
+    /// Connects to the next address that can be reached from here. Without one it waits for another network.
     fn connect(&mut self, env: &mut Env<'_>) {
-        let Some(&to) = self.addresses.get(self.at) else { return };
+        self.state = State::Idle;
+        let count = self.addresses.len();
+        let mut from_here = (0..count).map(|i| (self.at + i) % count);
+        let Some(at) = from_here.find(|at| env.out.reach.reaches(self.addresses[*at])) else { return };
+        let to = env.out.reach.on_wire(self.addresses[at]);
+        self.at = at;
         let conn = env.out.conn();
         self.state = State::Connecting { conn, deadline: env.now + env.policy.connect_timeout };
         self.began = Some(env.now);
@@ -320,6 +329,21 @@ mod tests {
     fn a_silent_port_is_followed_by_the_next_after_the_timeout() {
         let mut bench = Bench::new();
         assert_eq!(bench.step(), Duration::from_millis(1500));
+        assert_eq!(bench.dialled(), [443, 80]);
+    }
+
+    #[test]
+    fn addresses_of_a_family_that_the_machine_lacks_are_passed_over() {
+        let mut bench = Bench::new();
+        bench.with(|dial, env| dial.stop("for the test", env));
+        bench.dialled();
+        let here = |text: &str| vec![text.parse().expect("an endpoint")];
+        bench.out.reach = Reach::of(&here("[3001::2]:1"), None);
+        bench.with(Dial::start);
+        assert_eq!((bench.dialled(), bench.dial.is_idle()), (vec![], true));
+        bench.out.reach = Reach::of(&here("192.168.1.2:1"), None);
+        bench.with(Dial::start);
+        bench.with(|dial, env| dial.lost("refused", false, env));
         assert_eq!(bench.dialled(), [443, 80]);
     }
 

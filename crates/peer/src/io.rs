@@ -16,6 +16,9 @@ pub struct ConnId(pub u32);
 pub enum Input<'a> {
     /// Addresses of the local interfaces with the port of the UDP socket; at start and after every link change.
     Addresses(&'a [SocketAddr]),
+    /// The resolver of the network, as a router advertisement (RFC 8106) or DHCPv6 (RFC 3646) tells it; before the addresses
+    /// that came with it. A machine with IPv6 alone asks it for the prefix of a NAT64.
+    Resolver(SocketAddr),
     /// A datagram arrived on the UDP socket.
     Datagram {
         /// Its source.

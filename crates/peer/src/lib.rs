@@ -43,6 +43,13 @@
 //! a better one replaces it. When the path falls silent, traffic goes both ways for some hundred milliseconds, and then
 //! over the relay again, while the search starts anew. The rules stand in `paths.rs` and `liveness.rs`, every timer in [`Policy`].
 //!
+//! # IPv4 and IPv6
+//! A machine with both offers addresses of both and checks those of both. Among direct paths the nearer wins, where IPv6
+//! counts as nearer by [`Policy::ipv6_gain`]: no translator stands in it that forgets. Servers are tried by IPv6 first
+//! (RFC 6724 §2.1, RFC 8305 §4). A machine with IPv6 alone asks its network's resolver for the prefix of a NAT64 (RFC 7050,
+//! [`Input::Resolver`]), and with it reaches the IPv4 addresses of servers and peers, and learns an IPv4 address of its own from
+//! STUN servers.
+//!
 //! # Departures from Tailscale's magicsock, whose messages it speaks
 //! - Checks are retransmitted and trigger checks back (RFC 8445 §7.3.1.4); a call-me-maybe is answered with one, once a round.
 //! - A ping from a disco key that the map does not tie to its node key is ignored, instead of learned.
@@ -51,7 +58,7 @@
 //!
 //! # What it does not do
 //! Port prediction and birthday probing against mappings that vary by destination (such a pair stays relayed), port mapping
-//! protocols, path MTU discovery, several sockets, IPv6 preference, TLS around its TCP streams.
+//! protocols, path MTU discovery, several sockets, TLS around its TCP streams.
 
 mod candidate;
 mod config;
@@ -63,6 +70,7 @@ mod nat;
 mod paths;
 mod peer;
 mod policy;
+mod reach;
 mod relays;
 mod remote;
 mod signalling;

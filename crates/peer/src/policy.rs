@@ -125,6 +125,9 @@ pub struct Policy {
     /// Another address of the same preference must have a round trip this much shorter. Default 5 ms
     /// (`RTT_SWITCHING_MIN` of iroh's path selection, n0-computer/iroh).
     pub rtt_gain: Duration,
+    /// The round trip of an IPv6 address counts as this much shorter than it is, when it is compared with one of IPv4. Default
+    /// 10 ms: Tailscale, too, prefers IPv6 where both are about as near (`betterAddr`, `wgengine/magicsock/endpoint.go`).
+    pub ipv6_gain: Duration,
 }
 
 impl Default for Policy {
@@ -160,6 +163,7 @@ impl Default for Policy {
             round_gap: ms(1000),
             call_again: vec![ms(300), ms(1000), ms(3000)],
             rtt_gain: ms(5),
+            ipv6_gain: ms(10),
         }
     }
 }

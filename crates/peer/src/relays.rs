@@ -1,7 +1,7 @@
 //! Connections to relays: one to the home relay always, others while they are needed.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -94,8 +94,8 @@ impl Relays {
         let mut old = std::mem::take(&mut self.relays);
         for (order, info) in infos.iter().enumerate().filter(|(_, info)| !info.derp_ports.is_empty()) {
             let same = |relay: &Relay| {
-                (relay.info.addr, relay.info.key, &relay.info.derp_ports)
-                    == (info.addr, info.key, &info.derp_ports)
+                (relay.info.addr, relay.info.addr6, relay.info.key, &relay.info.derp_ports)
+                    == (info.addr, info.addr6, info.key, &info.derp_ports)
             };
             let relay = match old.remove(&info.region) {
                 Some(relay) if same(&relay) => Relay { order, ..relay },
@@ -129,8 +129,9 @@ impl Relays {
             "" => format!("region-{}", info.region).into(),
             name => name.into(),
         };
-        let addresses: Vec<SocketAddr> =
-            info.derp_ports.iter().map(|&port| SocketAddr::new(info.addr, port)).collect();
+        let ips = || info.addr6.map(IpAddr::V6).into_iter().chain([info.addr]);
+        let ports = info.derp_ports.iter();
+        let addresses = ports.flat_map(|&port| ips().map(move |ip| SocketAddr::new(ip, port))).collect();
         let server_key = (info.key != [0; 32]).then_some(PublicKey(info.key));
         let mut config = ClientConfig::new(PrivateKey::from_bytes(self.key), info.addr.to_string());
         config.server_key = server_key;
@@ -224,6 +225,13 @@ impl Relays {
             relay.client.ping(now);
         }
         true
+    }
+
+    /// More can be reached than before: the home relay, if it could not.
+    pub(crate) fn wake(&mut self, env: &mut Env<'_>) {
+        if let Some(relay) = self.home.and_then(|home| self.relays.get_mut(&home)) {
+            relay.dial.start(env);
+        }
     }
 
     /// Every connection may be dead: the machine is in another network.

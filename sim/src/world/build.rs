@@ -205,6 +205,7 @@ impl World {
                 name: name.clone(),
                 key: derp::PrivateKey::from_bytes(self.key("relay", name, 0)).public().0,
                 addr: ip,
+                addr6: None,
                 derp_ports: RELAY_PORTS.to_vec(),
                 stun: vec![SocketAddr::new(ip, STUN_PORT)],
             });
@@ -221,6 +222,7 @@ impl World {
                     name: name.clone(),
                     key: [0; 32],
                     addr: ip,
+                    addr6: None,
                     derp_ports: Vec::new(),
                     stun: vec![stun],
                 }),

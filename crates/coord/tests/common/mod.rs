@@ -49,6 +49,7 @@ pub(crate) fn relay() -> RelayInfo {
         name: "seven".into(),
         key: [7; 32],
         addr: "192.0.2.7".parse().unwrap(),
+        addr6: None,
         derp_ports: vec![443, 80],
         stun: vec![address("192.0.2.7:3478")],
     }

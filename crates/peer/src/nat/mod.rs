@@ -76,6 +76,11 @@ impl Nat {
         &self.candidates
     }
 
+    /// The addresses of the machine itself.
+    pub(crate) fn local(&self) -> &[SocketAddr] {
+        &self.local
+    }
+
     pub(crate) fn is_online(&self) -> bool {
         !self.local.is_empty()
     }
@@ -156,6 +161,12 @@ impl Nat {
         self.begin(None, env);
     }
 
+    /// Asks every server now: more of them can be reached than before.
+    pub(crate) fn ask_all(&mut self, env: &mut Env<'_>) {
+        self.full_at = None;
+        self.begin(None, env);
+    }
+
     /// There is traffic: keep asking from time to time.
     pub(crate) fn keep_fresh(&mut self, env: &mut Env<'_>) {
         if self.refresh_at.is_none() {
@@ -170,30 +181,17 @@ impl Nat {
         }
         let now = env.now;
         let full = self.full_at.is_none_or(|at| at + env.policy.stun_full <= now);
-        let mut asked: BTreeSet<SocketAddr> = self.servers.keys().copied().collect();
-        if !full {
-            let mut order: Vec<(Duration, SocketAddr)> = self
-                .servers
-                .iter()
-                .map(|(&address, server)| (server.answer.map_or(Duration::MAX, |answer| answer.rtt), address))
-                .collect();
-            order.sort_unstable();
-            // Two addresses at least, or the mapping's dependence on the destination could not be seen.
-            let mut ips = BTreeSet::new();
-            asked.retain(|address| {
-                let rank = order.iter().position(|(_, other)| other == address).unwrap_or(usize::MAX);
-                let of_home = home.is_some() && self.servers.get(address).is_some_and(|s| s.region == home);
-                rank < NEAREST || of_home
-            });
-            ips.extend(asked.iter().map(SocketAddr::ip));
-            if ips.len() < 2 {
-                asked.extend(
-                    order.iter().map(|(_, address)| *address).find(|other| !ips.contains(&other.ip())),
-                );
-            }
-        } else {
+        let reach = env.out.reach;
+        let asked = if full {
             self.full_at = Some(now);
-        }
+            self.servers.keys().copied().filter(|&address| reach.reaches(address)).collect()
+        } else {
+            let family =
+                |v4| self.nearest(home, move |address| address.is_ipv4() == v4 && reach.reaches(address));
+            let mut asked = family(true);
+            asked.append(&mut family(false));
+            asked
+        };
         self.round += 1;
         self.began = Some(now);
         self.pending.clear();
@@ -203,6 +201,29 @@ impl Nat {
             server.asking = asked.contains(address).then_some(0);
         }
         self.send_due(env);
+    }
+
+    /// Of some servers, the nearest and those of the home region.
+    fn nearest(&self, home: Option<u16>, of: impl Fn(SocketAddr) -> bool) -> BTreeSet<SocketAddr> {
+        let mut order: Vec<(Duration, SocketAddr)> = self
+            .servers
+            .iter()
+            .filter(|(address, _)| of(**address))
+            .map(|(&address, server)| (server.answer.map_or(Duration::MAX, |answer| answer.rtt), address))
+            .collect();
+        order.sort_unstable();
+        let of_home = |address| home.is_some() && self.servers.get(address).is_some_and(|s| s.region == home);
+        let ranked = order.iter().enumerate();
+        let mut asked: BTreeSet<SocketAddr> = ranked
+            .filter(|(rank, (_, address))| *rank < NEAREST || of_home(address))
+            .map(|(_, (_, address))| *address)
+            .collect();
+        // Two addresses at least, or the mapping's dependence on the destination could not be seen.
+        let ips: BTreeSet<IpAddr> = asked.iter().map(SocketAddr::ip).collect();
+        if ips.len() < 2 {
+            asked.extend(order.iter().map(|(_, address)| *address).find(|other| !ips.contains(&other.ip())));
+        }
+        asked
     }
 
     fn send_due(&mut self, env: &mut Env<'_>) {
@@ -283,11 +304,14 @@ impl Nat {
 
     /// Recomputes the candidates and tells if something changed.
     fn believe(&mut self, env: &mut Env<'_>) {
-        let newest = self.servers.values().filter_map(|server| server.answer).map(|a| a.round).max();
+        let newest = |v4: bool| {
+            let of_family = self.servers.values().filter_map(|server| server.answer);
+            of_family.filter(|a| a.mapped.is_ipv4() == v4).map(|a| a.round).max()
+        };
         let mut answers: Vec<&Answer> = self.servers.values().filter_map(|s| self.current(s)).collect();
         if self.varies == Some(false) {
             // One mapping for all: a newer answer makes older ones void.
-            answers.retain(|answer| Some(answer.round) == newest);
+            answers.retain(|answer| Some(answer.round) == newest(answer.mapped.is_ipv4()));
         }
         answers.sort_unstable_by_key(|answer| (answer.rtt, answer.mapped));
         let mut candidates = self.local.clone();

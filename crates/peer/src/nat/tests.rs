@@ -49,6 +49,7 @@ impl Bench {
                 name: String::new(),
                 key: [0; 32],
                 addr: [203, 0, 113, region as u8].into(),
+                addr6: None,
                 derp_ports: vec![443],
                 stun: vec![server(region)],
             })

@@ -1,7 +1,7 @@
 //! Connectivity checks, and the rounds in which they are made.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::Rng;
 
@@ -70,10 +70,14 @@ impl Paths {
             }
             Some(best) => {
                 let (new, old) = (self.tier(address), self.tier(best.address));
+                let (v6, was_v6) = (address.is_ipv6(), best.address.is_ipv6());
+                let start = |has| if has { cx.policy.ipv6_gain } else { Duration::ZERO };
+                let (ours, theirs) = (start(v6 && !was_v6), start(was_v6 && !v6));
                 if new > old {
                     "same network"
-                } else if new == old && rtt.smoothed + cx.policy.rtt_gain <= best.rtt.smoothed {
-                    "shorter round trip"
+                } else if new == old && rtt.smoothed + cx.policy.rtt_gain + theirs <= best.rtt.smoothed + ours
+                {
+                    if ours.is_zero() { "shorter round trip" } else { "IPv6" }
                 } else {
                     return;
                 }

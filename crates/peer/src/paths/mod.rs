@@ -8,8 +8,8 @@
 //! - *both ways* while the selected address is suspect, or was silent too long to be trusted ([`Route::Both`]);
 //! - relayed again when it is dead ([`crate::liveness`]).
 //!
-//! A better address takes over when it answers: [`Tier`] first, then a round trip shorter by [`Policy::rtt_gain`]. Packets are
-//! accepted from any address at any time, so no switch loses any.
+//! A better address takes over when it answers: [`Tier`] first, then a round trip shorter by [`Policy::rtt_gain`], in which
+//! IPv6 has a start of [`Policy::ipv6_gain`] over IPv4. Packets are accepted from any address at any time, so no switch loses any.
 //!
 //! **The round.** A round checks every candidate on the schedule of [`PROBE_GAPS`](crate::policy) and calls the other side over
 //! the relay to do the same (call-me-maybe). It begins when relayed traffic wants a path, on either side, when the other calls, when a
@@ -26,6 +26,7 @@ use rand_chacha::ChaCha12Rng;
 use crate::candidate::{Candidate, Origin, Tier, is_usable};
 use crate::liveness::{Liveness, Rtt};
 use crate::policy::{MAX_CANDIDATES, Policy};
+use crate::reach::Reach;
 
 /// What a call into [`Paths`] needs from around it.
 pub(crate) struct Context<'a> {
@@ -34,6 +35,7 @@ pub(crate) struct Context<'a> {
     pub(crate) policy: &'a Policy,
     /// Own candidates: never checked.
     pub(crate) own: &'a [SocketAddr],
+    pub(crate) reach: Reach,
 }
 
 /// What [`Paths`] wants done or known.
@@ -303,7 +305,7 @@ impl Paths {
         }
         let mut new = false;
         for &address in addresses.iter().take(MAX_CANDIDATES) {
-            if is_usable(address) && !cx.own.contains(&address) {
+            if is_usable(address) && cx.reach.reaches(address) && !cx.own.contains(&address) {
                 new |= !self.candidates.contains_key(&address);
                 if let Some(candidate) = self.candidate(address) {
                     *flag(&mut candidate.origin) = true;

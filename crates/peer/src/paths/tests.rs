@@ -50,7 +50,7 @@ impl Bench {
 
     fn act(&mut self, act: impl FnOnce(&mut Paths, &mut Context<'_>)) {
         let Bench { now, rng, policy, own, paths, .. } = self;
-        act(paths, &mut Context { now: *now, rng, policy, own });
+        act(paths, &mut Context { now: *now, rng, policy, own, reach: Reach::default() });
         let since = (self.now - self.t0).as_millis();
         self.log.extend(std::iter::from_fn(|| self.paths.poll_action()).map(|action| (since, action)));
     }
@@ -206,6 +206,21 @@ fn an_answer_from_elsewhere_validates_the_address_that_was_asked() {
     bench.act(|paths, cx| paths.ponged(tx, address("198.51.100.2:9"), cx));
     assert_eq!(bench.route(), Route::Direct(address(FAR)));
     assert_eq!(bench.pings("198.51.100.2:9"), [0], "perhaps it works both ways");
+}
+
+#[test]
+fn ipv6_takes_over_unless_ipv4_is_much_nearer() {
+    const FAR6: &str = "[3001::2]:41641";
+    for (ms4, ms6, takes_over) in [(20, 25, true), (20, 26, false), (5, 20, false)] {
+        let mut bench = Bench::new(&[FAR, FAR6]);
+        bench.act(Paths::want);
+        bench.now = bench.t0 + ms(ms4);
+        bench.answer(FAR);
+        bench.now = bench.t0 + ms(ms6);
+        bench.answer(FAR6);
+        let expected = if takes_over { FAR6 } else { FAR };
+        assert_eq!(bench.route(), Route::Direct(address(expected)), "{ms4} ms against {ms6} ms");
+    }
 }
 
 #[test]

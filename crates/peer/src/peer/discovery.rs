@@ -44,8 +44,8 @@ impl Peer {
         act: impl FnOnce(&mut Paths, &mut Context<'_>),
     ) {
         let Some((_, _, live)) = self.directory.live_mut(id) else { return };
-        let own = self.nat.candidates();
-        act(&mut live.paths, &mut Context { now, rng: &mut self.rng, policy: &self.policy, own });
+        let (own, reach) = (self.nat.candidates(), self.out.reach);
+        act(&mut live.paths, &mut Context { now, rng: &mut self.rng, policy: &self.policy, own, reach });
         let deadline = live.paths.poll_timeout(now, &self.policy);
         let actions: Vec<Action> = std::iter::from_fn(|| live.paths.poll_action()).collect();
         self.directory.schedule(id, deadline);

@@ -6,6 +6,7 @@ use std::time::Instant;
 use coord::client::{ClientConfig, Event as CoordEvent};
 use coord::{MapUpdate, NodeInfo, Update};
 use disco::SharedKey;
+use pref64::{Discovery, Outcome};
 use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -17,6 +18,7 @@ use crate::dial::{Env, Out};
 use crate::io::{Event, Input, Transmit};
 use crate::nat::{Change, Nat};
 use crate::policy::Policy;
+use crate::reach::Reach;
 use crate::relays::{Incoming, Relays};
 use crate::remote::{Directory, Upsert};
 use crate::signalling::Signalling;
@@ -36,6 +38,9 @@ pub struct Peer {
     disco_key: disco::PrivateKey,
     disco_public: disco::PublicKey,
     tunnel: Option<IpAddr>,
+    resolver: Option<SocketAddr>,
+    /// The question for the prefix of the network's NAT64.
+    prefix: Option<Discovery>,
     signalling: Signalling,
     nat: Nat,
     relays: Relays,
@@ -89,6 +94,8 @@ impl Peer {
             disco_key,
             disco_public,
             tunnel: None,
+            resolver: None,
+            prefix: None,
             signalling: Signalling::new(client, config.coordinator, for_coord, now),
             nat: Nat::default(),
             relays: Relays::new(config.keys.node),
@@ -115,6 +122,7 @@ impl Peer {
     pub fn handle(&mut self, input: Input<'_>, now: Instant) {
         match input {
             Input::Addresses(addresses) => self.addresses(addresses, now),
+            Input::Resolver(resolver) => self.resolver = Some(resolver),
             Input::Datagram { from, data } => self.datagram(from, data, now),
             Input::Connected(conn) if self.signalling.owns(conn) => {
                 self.signalling.connected(env!(self, now));
@@ -145,6 +153,10 @@ impl Peer {
             self.with_paths(id, now, |paths, cx| paths.handle_timeout(cx));
         }
         self.device.handle_timeout(now);
+        if let Some(prefix) = &mut self.prefix {
+            prefix.handle_timeout(now);
+            self.ask_for_prefix();
+        }
         self.settle(now);
     }
 
@@ -157,6 +169,7 @@ impl Peer {
             self.nat.poll_timeout(&self.policy),
             self.directory.poll_timeout(),
             self.device.poll_timeout(),
+            self.prefix.as_ref().and_then(Discovery::poll_timeout),
         ];
         parts.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
@@ -175,6 +188,15 @@ impl Peer {
 
     fn addresses(&mut self, addresses: &[SocketAddr], now: Instant) {
         let was_online = self.nat.is_online();
+        // Another network has another NAT64, or none.
+        let same = addresses.iter().any(|address| self.nat.local().contains(address));
+        let known = self.out.reach.nat64().filter(|_| same);
+        self.out.reach = Reach::of(addresses, known);
+        let asking = self.prefix.is_some() && same;
+        if self.out.reach.is_v6_alone() && known.is_none() && !asking {
+            self.prefix = self.resolver.map(|resolver| Discovery::new(resolver, &mut self.rng, now));
+            self.ask_for_prefix();
+        }
         let moved = self.nat.set_local(addresses, env!(self, now));
         if !self.nat.is_online() {
             return;
@@ -191,7 +213,38 @@ impl Peer {
         }
     }
 
+    /// Sends the question for the prefix, if it is due.
+    fn ask_for_prefix(&mut self) {
+        while let Some((to, query)) = self.prefix.as_mut().and_then(Discovery::poll_transmit) {
+            self.out.datagram(to, query.into());
+        }
+    }
+
+    /// IPv4 can be reached from now on, or will not be in this network.
+    fn prefix_known(&mut self, outcome: Outcome, now: Instant) {
+        self.prefix = None;
+        let Outcome::Found(prefix) = outcome else { return };
+        self.out.reach = Reach::of(self.nat.local(), Some(prefix));
+        self.signalling.start(env!(self, now));
+        self.relays.wake(env!(self, now));
+        self.nat.ask_all(env!(self, now));
+        for id in self.directory.live_ids() {
+            let Some(remote) = self.directory.get(id) else { continue };
+            let endpoints = remote.info.endpoints.clone();
+            self.with_paths(id, now, |paths, cx| paths.set_map(&endpoints, cx));
+        }
+    }
+
     fn datagram(&mut self, from: SocketAddr, data: &[u8], now: Instant) {
+        if let Some(prefix) = &mut self.prefix
+            && prefix.handle(from, data)
+        {
+            if let Some(outcome) = prefix.poll_event() {
+                self.prefix_known(outcome, now);
+            }
+            return;
+        }
+        let from = self.out.reach.meant(from);
         match protocol(data) {
             Protocol::Stun => self.nat.handle(from, data, env!(self, now)),
             Protocol::Disco => self.disco(data, Arrival::Udp(from), now),

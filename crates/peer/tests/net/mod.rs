@@ -162,6 +162,7 @@ impl Net {
                 name: format!("relay-{i}"),
                 key: derp::PrivateKey::from_bytes([i as u8 + 50; 32]).public().0,
                 addr: ip.into(),
+                addr6: None,
                 derp_ports: if i < relays { vec![443, 80] } else { vec![] },
                 stun: vec![SocketAddr::new(ip.into(), 3478)],
             })
