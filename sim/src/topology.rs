@@ -65,7 +65,7 @@ pub struct RouterPlan {
     pub gateway: IpAddr,
     /// Address translation, if any.
     pub nat: Option<NatConfig>,
-    /// Packet filter, if any.
+    /// Packet filter, if any, with addresses in place of names.
     pub firewall: Option<FirewallConfig>,
     /// The addresses that the NAT gives out; its own on the uplink.
     pub external: Vec<IpAddr>,
@@ -204,6 +204,16 @@ impl Topology {
         }
         topology.measure(scenario)?;
         topology.address(&drafts)?;
+        for i in 0..topology.nodes.len() {
+            if let Some(mut firewall) =
+                topology.nodes[i].router.as_mut().and_then(|plan| plan.firewall.take())
+            {
+                firewall.resolve(|name| topology.addresses_of(name));
+                if let Some(plan) = &mut topology.nodes[i].router {
+                    plan.firewall = Some(firewall);
+                }
+            }
+        }
         Ok(topology)
     }
 
@@ -218,6 +228,15 @@ impl Topology {
     /// The index of a node by its name.
     pub fn find(&self, name: &str) -> Option<NodeIdx> {
         self.by_name.get(name).copied()
+    }
+
+    /// The addresses that a node has outside of itself, by its name; none if there is no such node.
+    pub fn addresses_of(&self, name: &str) -> Vec<IpAddr> {
+        let Some(node) = self.find(name).map(|index| self.node(index)) else { return Vec::new() };
+        match &node.router {
+            Some(plan) => plan.external.clone(),
+            None => vec![node.address],
+        }
     }
 
     /// The node at an index.

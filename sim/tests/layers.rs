@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What a crate may depend on, and why on nothing else.
-const LAYERS: [(&str, &[&str], &str); 14] = [
+const LAYERS: [(&str, &[&str], &str); 15] = [
     ("stun", &[], "the STUN codec and cores stand alone, so that others can use them"),
     ("disco", &[], "a wire format stands alone; who speaks to whom is the peer's business"),
     ("derp", &[], "the relay protocol carries opaque packets and must not know what is in them"),
@@ -14,6 +14,7 @@ const LAYERS: [(&str, &[&str], &str); 14] = [
     ("wireguard", &[], "the tunnel must not know which path its packets take"),
     ("pref64", &[], "arithmetic on addresses stands alone, for hosts and for translators"),
     ("nat", &["pref64"], "a middlebox treats the code under test as a real one does: as opaque packets"),
+    ("proxy", &[], "a tunnel through a proxy must not know what goes through it"),
     ("link", &[], "a cable knows bytes and time only"),
     ("tcp", &[], "a host's TCP knows segments only"),
     ("trace", &[], "the log is read by programs that have nothing to do with the simulator"),
@@ -24,7 +25,7 @@ const LAYERS: [(&str, &[&str], &str); 14] = [
     ),
     (
         "peer",
-        &["stun", "disco", "derp", "coord", "wireguard", "pref64"],
+        &["stun", "disco", "derp", "coord", "wireguard", "pref64", "proxy"],
         "the peer is the real thing: it must not know that its network is simulated, nor write the simulator's log",
     ),
     (
@@ -36,6 +37,7 @@ const LAYERS: [(&str, &[&str], &str); 14] = [
             "coord",
             "wireguard",
             "pref64",
+            "proxy",
             "nat",
             "link",
             "tcp",

@@ -53,7 +53,9 @@
 //! - No application gateways, no fragments, no sequence number checks, no port parity (RFC 4787 REQ-4), no hold-down of
 //!   freed ports (RFC 6888 REQ-8), no port quota per inside host (RFC 6888 REQ-4).
 //! - Several external addresses are pooled "paired" (RFC 4787 REQ-2) by the inside address.
-//! - A firewall filters by address and port; RFC 6092's laxer filters are not there.
+//! - A firewall's captive portal is open or closed for everybody behind it at once, and redirects nobody: what it does
+//!   not let pass it refuses. Its look into TLS ends with the type of the first handshake message.
+//! - A firewall drops what exceeds a rate, and delays nothing.
 
 mod config;
 mod firewall;
@@ -68,7 +70,10 @@ pub mod v6;
 pub use config::{
     Filtering, Hairpin, InputPolicy, Mapping, NatConfig, PortAllocation, PortRange, Timeouts, UnknownWord,
 };
-pub use firewall::{Allow, Firewall, FirewallConfig, Inbound};
+pub use firewall::{
+    Firewall, FirewallConfig, Inbound, InboundRefusal, Police, PoliceRate, PoliceUnit, Portal, Refusal, Rule,
+    UdpLimits, Who,
+};
 pub use packet::{
     Answer, DropReason, Ended, Event, LateAnswer, Middlebox, Packet, Proto, Side, TcpFlags, Verdict,
 };

@@ -69,6 +69,11 @@ pub trait Packet {
         None
     }
 
+    /// The sequence number of a TCP segment; `None` for every other protocol, and where the caller has none to show.
+    fn tcp_seq(&self) -> Option<u32> {
+        None
+    }
+
     /// Length of the IP packet in bytes, headers included.
     fn wire_len(&self) -> usize;
 
@@ -112,6 +117,9 @@ pub enum Answer {
     Prohibited,
     /// A TCP RST (RFC 9293 §3.5.2).
     Reset,
+    /// The same, and the segment goes on to its receiver as a bare RST: same ends, same sequence number, nothing in it. It
+    /// is the one that the receiver waits for next (RFC 5961 §3.2), since nothing beyond it has passed.
+    ResetBoth,
 }
 
 /// An answer that a box gives by itself, some time after it dropped the packet (RFC 5382 REQ-4).
@@ -119,7 +127,7 @@ pub enum Answer {
 pub struct LateAnswer {
     /// Where it leaves.
     pub side: Side,
-    /// What it says; never [`Answer::Reset`].
+    /// What it says; never a reset.
     pub answer: Answer,
     /// Protocol of the packet that it quotes.
     pub proto: Proto,
@@ -160,11 +168,29 @@ pub enum DropReason {
     Unsolicited,
     /// No address stands for this one on the other side of a translator to, from or within IPv6.
     NotTranslatable,
+    /// Lost by chance, as the box was told to.
+    Lost,
+    /// The firewall blocks this address or service.
+    Blocked,
+    /// An address that has no business on the internet (RFC 6092 REC-1 to 7).
+    Bogon,
+    /// The captive portal has not been accepted yet.
+    Portal,
+    /// Longer than the firewall lets UDP packets be.
+    TooLong,
+    /// UDP beyond the rate that the firewall allows.
+    OverRate,
+    /// A conversation beyond the rate that the firewall allows each.
+    FlowOverRate,
+    /// A conversation that has had all the packets or bytes the firewall allows each.
+    FlowUsedUp,
+    /// A connection to a port for TLS alone that does not begin with a ClientHello.
+    NotTls,
 }
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [DropReason; 14] = [
+    pub const ALL: [DropReason; 23] = [
         DropReason::NoBinding,
         DropReason::FilteredAddress,
         DropReason::FilteredPort,
@@ -179,6 +205,15 @@ impl DropReason {
         DropReason::PortNotAllowed,
         DropReason::Unsolicited,
         DropReason::NotTranslatable,
+        DropReason::Lost,
+        DropReason::Blocked,
+        DropReason::Bogon,
+        DropReason::Portal,
+        DropReason::TooLong,
+        DropReason::OverRate,
+        DropReason::FlowOverRate,
+        DropReason::FlowUsedUp,
+        DropReason::NotTls,
     ];
 
     /// A short word for logs; it never changes.
@@ -198,6 +233,15 @@ impl DropReason {
             DropReason::PortNotAllowed => "port-not-allowed",
             DropReason::Unsolicited => "unsolicited",
             DropReason::NotTranslatable => "not-translatable",
+            DropReason::Lost => "lost",
+            DropReason::Blocked => "blocked",
+            DropReason::Bogon => "bogon",
+            DropReason::Portal => "portal",
+            DropReason::TooLong => "too-long",
+            DropReason::OverRate => "over-rate",
+            DropReason::FlowOverRate => "flow-over-rate",
+            DropReason::FlowUsedUp => "flow-used-up",
+            DropReason::NotTls => "not-tls",
         }
     }
 
@@ -224,6 +268,17 @@ impl DropReason {
             DropReason::PortNotAllowed => "The firewall does not allow connections to that port.",
             DropReason::Unsolicited => "Nobody inside asked for this packet.",
             DropReason::NotTranslatable => "No address on the other side stands for one of the packet's.",
+            DropReason::Lost => "The box lost the packet, as it was told to do with a share of them.",
+            DropReason::Blocked => "The firewall blocks this address or service.",
+            DropReason::Bogon => "One of the addresses has no business on the internet.",
+            DropReason::Portal => "Nobody has accepted the terms of the captive portal yet.",
+            DropReason::TooLong => "The UDP packet is longer than the firewall lets pass.",
+            DropReason::OverRate => "More UDP came than the firewall allows.",
+            DropReason::FlowOverRate => "The conversation sends more than the firewall allows each.",
+            DropReason::FlowUsedUp => "The conversation has had all that the firewall allows each.",
+            DropReason::NotTls => {
+                "The connection does not begin as TLS does, and nothing else is allowed on that port."
+            }
         }
     }
 }

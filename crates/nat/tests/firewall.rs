@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Pkt, echo, error, secs, start, tcp, udp};
+use common::{Pkt, echo, error, secs, start, tcp, udp, walled};
 use nat::{DropReason, Firewall, FirewallConfig, Middlebox as _, Side, Verdict, presets};
 
 const HOST: &str = "198.51.100.9:4000";
@@ -13,7 +13,7 @@ const IN: Side = Side::Outside;
 const OUT: Side = Side::Inside;
 
 fn firewall(name: &str) -> Firewall {
-    Firewall::new(presets::firewall(name).expect("a preset").config.clone())
+    walled(presets::firewall(name).expect("a preset").config.clone())
 }
 
 fn passes() -> [Verdict; 2] {
@@ -112,7 +112,7 @@ fn icmp_errors_pass_where_they_answer_something() {
 #[test]
 fn the_table_has_a_limit() {
     let now = start();
-    let mut wall = Firewall::new(FirewallConfig { capacity: 1, ..FirewallConfig::STATEFUL });
+    let mut wall = walled(FirewallConfig { capacity: 1, ..FirewallConfig::STATEFUL });
     ask(&mut wall, OUT, &udp(HOST, SERVER), now).unwrap();
     assert_eq!(ask(&mut wall, OUT, &udp(HOST, STRANGER), now), Err(DropReason::TableFull));
     assert_eq!(ask(&mut wall, OUT, &udp(HOST, STRANGER), now + secs(30)), Ok(()));

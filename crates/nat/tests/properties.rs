@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use common::{EXTERNAL, Pkt, ep, start, tcp, udp};
 use nat::{
-    DropReason, Filtering, Firewall, FirewallConfig, Hairpin, InputPolicy, Mapping, Middlebox, Nat,
-    NatConfig, PortAllocation, PortRange, Side, Timeouts, Verdict,
+    DropReason, Filtering, FirewallConfig, Hairpin, InputPolicy, Mapping, Middlebox, Nat, NatConfig,
+    PortAllocation, PortRange, Side, Timeouts, Verdict,
 };
 use proptest::prelude::*;
 use rand_pcg::Pcg64Mcg;
@@ -307,7 +307,7 @@ proptest! {
     #[test]
     fn a_firewall_is_its_memory(steps in steps(120)) {
         let config = FirewallConfig { timeouts: Timeouts::idle(TIMEOUT), ..FirewallConfig::STATEFUL };
-        let mut wall = Firewall::new(config);
+        let mut wall = common::walled(config);
         let mut now = start();
         let mut memory: BTreeMap<(SocketAddr, SocketAddr), Instant> = BTreeMap::new();
         for step in steps {

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::{Pkt, preset, udp};
 use nat::{
-    Filtering, Firewall, FirewallConfig, Mapping, Middlebox, Nat, NatConfig, PortAllocation, Side, Verdict,
-    presets,
+    Filtering, FirewallConfig, Mapping, Middlebox, Nat, NatConfig, PortAllocation, Side, Verdict, presets,
 };
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::SeedableRng as _;
@@ -35,7 +34,7 @@ impl Site {
         let nat = |config| -> Option<Box<dyn Middlebox>> {
             Some(Box::new(Nat::new(config, vec![public], Pcg64Mcg::seed_from_u64(3))))
         };
-        let firewall = |config| -> Option<Box<dyn Middlebox>> { Some(Box::new(Firewall::new(config))) };
+        let firewall = |config| -> Option<Box<dyn Middlebox>> { Some(Box::new(common::walled(config))) };
         let (host, middlebox) = match name {
             "PUBLIC" => (public, None),
             "FW-APDF" => (public, firewall(FirewallConfig::STATEFUL)),

@@ -14,8 +14,10 @@ pub(super) fn check(expect: &Expect, metrics: &Metrics) -> Vec<Expectation> {
         None => (format!("all {} pairs", metrics.pairs.len()), metrics.pairs.iter().collect()),
     };
     let mut checks = Checks { who, pairs, out: Vec::new() };
-    if let Some(path) = expect.path {
-        checks.path(path);
+    match expect.path {
+        Some(Some(path)) => checks.path(path),
+        Some(None) => checks.unconnected(),
+        None => {}
     }
     if let Some(limit) = expect.first_data_within {
         checks.within("first data", limit, |p| p.first_data_ns);
@@ -72,6 +74,13 @@ impl Checks<'_> {
                 None => "no path".to_owned(),
             };
             (pair.path_a == Some(path) && pair.path_b == Some(path), 0, seen)
+        });
+    }
+
+    fn unconnected(&mut self) {
+        self.judge("no path", |pair| match pair.first_data_ns {
+            None => (true, 0, "nothing was exchanged".to_owned()),
+            Some(ns) => (false, u64::MAX - ns, format!("first data after {}", units::duration(ns))),
         });
     }
 

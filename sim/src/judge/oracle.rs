@@ -114,7 +114,9 @@ fn passes(firewall: &FirewallConfig, proto: Proto, port: Option<u16>) -> bool {
         return false;
     }
     let Some(allowed) = &firewall.outbound else { return true };
-    allowed.iter().any(|allow| allow.proto == proto && port.is_none_or(|port| allow.ports.contains(port)))
+    allowed.iter().any(|rule| {
+        rule.proto.is_none_or(|mine| mine == proto) && port.is_none_or(|port| rule.ports.contains(port))
+    })
 }
 
 /// Whether two classes that know each other's reflexive addresses connect.

@@ -28,6 +28,13 @@ impl nat::Packet for Packet {
         self.dst = dst;
     }
 
+    fn tcp_seq(&self) -> Option<u32> {
+        match &self.body {
+            Body::Tcp(segment) => Some(segment.seq),
+            _ => None,
+        }
+    }
+
     fn wire_len(&self) -> usize {
         Packet::wire_len(self)
     }

@@ -1,29 +1,22 @@
-//! NATs, firewalls and cables: presets and what a file changes in them.
+//! NATs: presets and what a file changes in them; and what firewalls share with them.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Duration;
 
-use nat::{FirewallConfig, NatConfig, Timeouts};
+use nat::{NatConfig, Timeouts};
 
 use super::error::{Problems, suggest};
 use super::file;
-use super::value::{Either, Presets, Refresh, Sugar, Udp, Val, Word};
+use super::value::{Either, Presets, Refresh, Sugar, Val, Word};
 
 /// The name of a configuration that is no preset.
 pub(super) const CUSTOM: &str = "custom";
 /// The word for going without.
-const NONE: &str = "none";
+pub(super) const NONE: &str = "none";
 
 impl Presets for file::Nat {
     fn words() -> Vec<&'static str> {
         nat::presets::NATS.iter().map(|preset| preset.name).chain([NONE]).collect()
-    }
-}
-
-impl Presets for file::Firewall {
-    fn words() -> Vec<&'static str> {
-        nat::presets::FIREWALLS.iter().map(|preset| preset.name).chain([NONE]).collect()
     }
 }
 
@@ -34,21 +27,21 @@ pub(super) fn take<T>(value: Option<Val<T>>, problems: &mut Problems<'_>) -> Opt
 }
 
 /// Sets `slot` to a value that is given and readable.
-fn set<T>(slot: &mut T, value: Option<Val<T>>, problems: &mut Problems<'_>) {
+pub(super) fn set<T>(slot: &mut T, value: Option<Val<T>>, problems: &mut Problems<'_>) {
     if let Some(value) = take(value, problems) {
         *slot = value;
     }
 }
 
 /// The same for values that are words.
-fn set_word<T>(slot: &mut T, value: Option<Val<Word<T>>>, problems: &mut Problems<'_>) {
+pub(super) fn set_word<T>(slot: &mut T, value: Option<Val<Word<T>>>, problems: &mut Problems<'_>) {
     if let Some(Word(value)) = take(value, problems) {
         *slot = value;
     }
 }
 
 /// Finds a preset by name among `presets`.
-fn preset<'p, C>(
+pub(super) fn preset<'p, C>(
     name: &str,
     span: Range<usize>,
     what: &str,
@@ -64,18 +57,18 @@ fn preset<'p, C>(
 }
 
 /// The keys of timeouts, which NATs and firewalls share.
-struct Times {
-    udp: Option<Val<Duration>>,
-    udp_unreplied: Option<Val<Duration>>,
-    udp_replied: Option<Val<Duration>>,
-    udp_replied_after: Option<Val<Duration>>,
-    tcp_transitory: Option<Val<Duration>>,
-    tcp_established: Option<Val<Duration>>,
-    icmp: Option<Val<Duration>>,
+pub(super) struct Times {
+    pub(super) udp: Option<Val<Duration>>,
+    pub(super) udp_unreplied: Option<Val<Duration>>,
+    pub(super) udp_replied: Option<Val<Duration>>,
+    pub(super) udp_replied_after: Option<Val<Duration>>,
+    pub(super) tcp_transitory: Option<Val<Duration>>,
+    pub(super) tcp_established: Option<Val<Duration>>,
+    pub(super) icmp: Option<Val<Duration>>,
 }
 
 impl Times {
-    fn apply(self, timeouts: &mut Timeouts, problems: &mut Problems<'_>) {
+    pub(super) fn apply(self, timeouts: &mut Timeouts, problems: &mut Problems<'_>) {
         if let Some(udp) = take(self.udp, problems) {
             timeouts.udp_unreplied = udp;
             timeouts.udp_replied = udp;
@@ -89,7 +82,7 @@ impl Times {
     }
 }
 
-fn set_capacity(slot: &mut usize, value: Option<Val<u64>>, problems: &mut Problems<'_>) {
+pub(super) fn set_capacity(slot: &mut usize, value: Option<Val<u64>>, problems: &mut Problems<'_>) {
     let span = value.as_ref().map_or(0..0, |value| value.span.clone());
     let Some(value) = take(value, problems) else { return };
     match usize::try_from(value) {
@@ -145,52 +138,6 @@ pub(super) fn nat(
     set(&mut config.mapped_outbound, table.mapped_outbound, problems);
     set_capacity(&mut config.capacity, table.capacity, problems);
     set_word(&mut config.conntrack, table.conntrack, problems);
-    let name = base.filter(|base| base.config == config).map_or(CUSTOM, |base| base.name);
-    (Some(config), name.to_owned())
-}
-
-/// The firewall that a file describes, and its name. `None` = none.
-pub(super) fn firewall(
-    spec: Option<Sugar<file::Firewall>>,
-    problems: &mut Problems<'_>,
-) -> (Option<FirewallConfig>, String) {
-    let Some(spec) = spec else { return (None, String::new()) };
-    let table = match spec.value {
-        Either::Word(word) if word == NONE => return (None, String::new()),
-        Either::Word(word) => {
-            let presets = nat::presets::FIREWALLS;
-            let config =
-                preset(&word, spec.span, "firewall preset", presets, problems).map(|p| p.config.clone());
-            return (config, word);
-        }
-        Either::Table(table) => *table,
-    };
-    let base = table.preset.and_then(|name| {
-        let span = name.span.clone();
-        let name = take(Some(name), problems)?;
-        preset(&name, span, "firewall preset", nat::presets::FIREWALLS, problems)
-    });
-    let mut config = base.map_or(FirewallConfig::STATEFUL, |base| base.config.clone());
-    set_word(&mut config.inbound, table.inbound, problems);
-    if let Some(Word(udp)) = take(table.udp, problems) {
-        config.udp_blocked = udp == Udp::Blocked;
-    }
-    if let Some(rules) = table.outbound {
-        let rules: Vec<nat::Allow> =
-            rules.into_iter().filter_map(|rule| take(Some(rule), problems)).map(|r| r.0).collect();
-        config.outbound = Some(Cow::Owned(rules));
-    }
-    Times {
-        udp: table.udp_timeout,
-        udp_unreplied: table.udp_unreplied_timeout,
-        udp_replied: table.udp_replied_timeout,
-        udp_replied_after: table.udp_replied_after,
-        tcp_transitory: table.tcp_transitory_timeout,
-        tcp_established: table.tcp_established_timeout,
-        icmp: table.icmp_timeout,
-    }
-    .apply(&mut config.timeouts, problems);
-    set_capacity(&mut config.capacity, table.capacity, problems);
     let name = base.filter(|base| base.config == config).map_or(CUSTOM, |base| base.name);
     (Some(config), name.to_owned())
 }

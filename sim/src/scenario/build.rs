@@ -9,6 +9,7 @@ use indexmap::{IndexMap, IndexSet};
 
 use super::axes::{self, take};
 use super::error::{Problems, suggest};
+use super::filter::{self, Named};
 use super::model::{Access, Attachment, Host, Relay, Router, Scenario, Server};
 use super::read::{Item, Sections};
 use super::value::Val;
@@ -55,6 +56,8 @@ pub(super) struct Builder<'p, 't> {
     pub(super) groups: IndexMap<String, Vec<String>>,
     /// Regions in use, canonical, and where each is first named.
     regions: IndexMap<String, Range<usize>>,
+    /// Names in the rules of firewalls.
+    pub(super) named: Named,
 }
 
 /// A router whose inside network is not settled yet.
@@ -67,8 +70,13 @@ struct Waiting {
 
 /// Puts a scenario together; it is only good if no problem was noted.
 pub(super) fn build(name: &str, hash: String, sections: Sections, problems: &mut Problems<'_>) -> Scenario {
-    let mut builder =
-        Builder { problems, names: IndexMap::new(), groups: IndexMap::new(), regions: IndexMap::new() };
+    let mut builder = Builder {
+        problems,
+        names: IndexMap::new(),
+        groups: IndexMap::new(),
+        regions: IndexMap::new(),
+        named: Named::new(),
+    };
     builder.scenario(name, hash, sections)
 }
 
@@ -132,6 +140,7 @@ impl Builder<'_, '_> {
             );
         }
         self.story(&mut scenario, traffic, at, expect);
+        filter::check_names(&self.named, self.names.keys().map(String::as_str), self.problems);
         self.check_addresses(&scenario, &spans);
         scenario
     }
@@ -369,7 +378,7 @@ impl Builder<'_, '_> {
             let Some(spec) = value else { continue };
             let uplink = self.attachment(&span, spec.region, spec.behind);
             let (nat, nat_name) = axes::nat(spec.nat, self.problems);
-            let (firewall, firewall_name) = axes::firewall(spec.firewall, self.problems);
+            let (firewall, firewall_name) = filter::firewall(spec.firewall, &mut self.named, self.problems);
             let link = cable::access(spec.link, &cable::uplink(), self.problems);
             let lan_span = spec.lan.as_ref().map_or(span.clone(), |lan| lan.span.clone());
             let lan = take(spec.lan, self.problems).map(|lan| lan.0);

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use link::LinkConfig;
-use nat::{FirewallConfig, NatConfig, Timeouts};
+use nat::{NatConfig, Timeouts};
 use trace::FlowKind;
 
 use super::model::{Access, Action, Attachment, Expect, Scenario, Server, Traffic};
 use super::value::{Refresh, Words as _};
-use super::words;
+use super::{filter, words};
 
 /// The scenario as TOML with every default and preset written out.
 ///
@@ -40,7 +40,7 @@ pub fn expanded(scenario: &Scenario) -> String {
         key(
             &mut out,
             "firewall",
-            &filter.map_or_else(|| text("none"), |f| firewall_table(f, &spec.firewall_name)),
+            &filter.map_or_else(|| text("none"), |f| filter::table(f, &spec.firewall_name)),
         );
         key(&mut out, "link", &inline(&access(&spec.link)));
     }
@@ -111,7 +111,7 @@ fn quoted(name: &str) -> String {
     out
 }
 
-fn duration(value: std::time::Duration) -> String {
+pub(super) fn duration(value: std::time::Duration) -> String {
     format!("\"{}\"", words::duration(value))
 }
 
@@ -134,9 +134,9 @@ fn server(out: &mut String, server: &Server) {
     key(out, "link", &inline(&access(&server.link)));
 }
 
-type Pairs = Vec<(&'static str, String)>;
+pub(super) type Pairs = Vec<(&'static str, String)>;
 
-fn inline(pairs: &Pairs) -> String {
+pub(super) fn inline(pairs: &Pairs) -> String {
     let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key} = {value}")).collect();
     format!("{{ {} }}", pairs.join(", "))
 }
@@ -160,11 +160,11 @@ fn access(access: &Access) -> Pairs {
 }
 
 /// A preset's name comes first: it says the same as the keys after it, and keeps the name.
-fn preset(name: &str) -> Pairs {
+pub(super) fn preset(name: &str) -> Pairs {
     if name == super::axes::CUSTOM { Vec::new() } else { vec![("preset", text(name))] }
 }
 
-fn timeouts(timeouts: &Timeouts) -> Pairs {
+pub(super) fn timeouts(timeouts: &Timeouts) -> Pairs {
     vec![
         ("udp-unreplied-timeout", duration(timeouts.udp_unreplied)),
         ("udp-replied-timeout", duration(timeouts.udp_replied)),
@@ -175,7 +175,7 @@ fn timeouts(timeouts: &Timeouts) -> Pairs {
     ]
 }
 
-fn word(word: &str) -> String {
+pub(super) fn word(word: &str) -> String {
     format!("\"{word}\"")
 }
 
@@ -199,19 +199,6 @@ fn nat_table(nat: &NatConfig, name: &str) -> String {
         ("capacity", nat.capacity.to_string()),
         ("conntrack", word(nat.conntrack.map_or("off", nat::InputPolicy::as_str))),
     ]);
-    inline(&pairs)
-}
-
-fn firewall_table(firewall: &FirewallConfig, name: &str) -> String {
-    let mut pairs = preset(name);
-    pairs.push(("inbound", word(firewall.inbound.as_str())));
-    pairs.push(("udp", word(if firewall.udp_blocked { "blocked" } else { "open" })));
-    if let Some(rules) = &firewall.outbound {
-        let rules: Vec<String> = rules.iter().map(|rule| word(&rule.to_string())).collect();
-        pairs.push(("outbound", format!("[{}]", rules.join(", "))));
-    }
-    pairs.extend(timeouts(&firewall.timeouts));
-    pairs.push(("capacity", firewall.capacity.to_string()));
     inline(&pairs)
 }
 
@@ -255,7 +242,7 @@ fn action(out: &mut String, action: &Action) {
         Action::SetLink { node, up } => return key(out, if *up { "up" } else { "down" }, &text(node)),
         Action::SetFirewall { router, firewall, name } => {
             let rules =
-                firewall.as_ref().map_or_else(|| text("none"), |firewall| firewall_table(firewall, name));
+                firewall.as_ref().map_or_else(|| text("none"), |firewall| filter::table(firewall, name));
             ("firewall", vec![("router", text(router)), ("rules", rules)])
         }
     };
@@ -276,7 +263,7 @@ fn expectation(out: &mut String, expect: &Expect) {
     } = expect;
     let pairs = [
         ("pair", pair.as_ref().map(|(a, b)| format!("[{}, {}]", text(a), text(b)))),
-        ("path", path.map(|path| word(path.as_str()))),
+        ("path", path.map(|path| word(path.map_or("none", trace::Path::as_str)))),
         ("first-data-within", first_data_within.map(duration)),
         ("direct-within", direct_within.map(duration)),
         ("lost-at-most", lost_at_most.map(|lost| lost.to_string())),

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use nat::{Filtering, Hairpin, Inbound, InputPolicy, Mapping, PortAllocation};
+use nat::{Filtering, Hairpin, Inbound, InboundRefusal, InputPolicy, Mapping, PortAllocation, Refusal};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use trace::{FlowKind, Path};
 
-use super::value::{Allow, Both, Ports, Prefix, Queue, Rate, Ratio, Refresh, Size, Sugar, Udp, Val, Word};
+use super::filter::{Burst, Filter, Most, Pace, Terms};
+use super::value::{Both, Ports, Prefix, Queue, Rate, Ratio, Refresh, Size, Sugar, Udp, Val, Word};
 
 /// A network, what happens in it, and what must come of it.
 #[derive(JsonSchema)]
@@ -144,8 +145,42 @@ pub(super) struct Firewall {
     pub(super) inbound: Option<Val<Word<Inbound>>>,
     /// "blocked" drops all UDP.
     pub(super) udp: Option<Val<Word<Udp>>>,
-    /// The only protocols and destination ports that may go out; leave it away for everything.
-    pub(super) outbound: Option<Vec<Val<Allow>>>,
+    /// The only things that may go out, as in "tcp 443", "udp 3478 to stun", "tcp 3128 to 192.0.2.7" or "any from laptop":
+    /// protocol, ports outside, the end outside, the end inside, of which all but one may be left away. Leave the list
+    /// away for everything.
+    pub(super) outbound: Option<Vec<Val<Filter>>>,
+    /// What passes neither out nor in, whatever else is allowed; rules as for `outbound`, or a node or address alone.
+    pub(super) block: Option<Vec<Val<Filter>>>,
+    /// What a sender inside hears of what a rule refuses: nothing, an ICMP error, or a RST for TCP. Default: "drop".
+    pub(super) answer: Option<Val<Word<Refusal>>>,
+    /// What a sender outside hears of what nobody asked for; "late-icmp" answers a TCP SYN after six seconds (RFC 6092
+    /// REC-34). Default: "drop".
+    pub(super) answer_inbound: Option<Val<Word<InboundRefusal>>>,
+    /// Ports outside to which a TCP connection must begin with a TLS ClientHello, or is cut off, as in ["443"].
+    pub(super) tls_only: Option<Vec<Val<Ports>>>,
+    /// Whether IPv6 packets pass whose addresses have no business on the internet (RFC 6092 REC-1 to 7). Default: true.
+    pub(super) bogons: Option<Val<bool>>,
+    /// A captive portal (RFC 8952), before whose acceptance all but DNS and DHCP is refused: how long its user takes from
+    /// the first packet that it refused, "until-accepted" for an [[at]] accept-portal, or "none".
+    pub(super) portal: Option<Val<Terms>>,
+    /// UDP packets longer than this are dropped, IP header included.
+    pub(super) udp_max_size: Option<Val<Most<false>>>,
+    /// UDP beyond this rate is dropped, in each direction, as in "1Mbit/s" or "100packets/s".
+    pub(super) udp_rate: Option<Val<Pace>>,
+    /// How much of it may come at once. Default: 100 ms of it, and at least two packets.
+    pub(super) udp_burst: Option<Val<Burst>>,
+    /// The same for each UDP conversation by itself.
+    pub(super) flow_rate: Option<Val<Pace>>,
+    /// How much of that may come at once.
+    pub(super) flow_burst: Option<Val<Burst>>,
+    /// Packets of a UDP conversation, both directions together, after which it passes no more.
+    pub(super) flow_packets: Option<Val<Most<true>>>,
+    /// Bytes of a UDP conversation, both directions together, after which it passes no more.
+    pub(super) flow_bytes: Option<Val<Most<false>>>,
+    /// Share of the packets from outside that is lost.
+    pub(super) loss_in: Option<Val<Ratio>>,
+    /// Share of the packets from inside that is lost.
+    pub(super) loss_out: Option<Val<Ratio>>,
     /// How long a silent UDP conversation is remembered; sets the next two.
     pub(super) udp_timeout: Option<Val<Duration>>,
     /// The same, while nothing has come back.
@@ -339,8 +374,8 @@ pub(super) struct FirewallChange {
 pub(super) struct Expect {
     /// Two hosts, or base names as in traffic. Default: every pair that has traffic.
     pub(super) pair: Option<Vec<Val<String>>>,
-    /// The path that both use at the end.
-    pub(super) path: Option<Val<Word<Path>>>,
+    /// The path that both use at the end; "none" if they must never exchange anything.
+    pub(super) path: Option<Val<Word<Option<Path>>>>,
     /// From the first packet sent to the first received.
     pub(super) first_data_within: Option<Val<Duration>>,
     /// From the first packet sent until both sides send on a path that is not relayed.

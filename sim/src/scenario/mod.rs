@@ -38,6 +38,7 @@ mod cable;
 mod error;
 mod expand;
 mod file;
+mod filter;
 mod model;
 pub(crate) mod prefix;
 mod read;

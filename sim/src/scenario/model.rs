@@ -170,8 +170,8 @@ pub struct Timed {
 pub struct Expect {
     /// The pair. `None` = every pair that has traffic.
     pub pair: Option<(String, String)>,
-    /// The path both use at the end of the run.
-    pub path: Option<Path>,
+    /// The path both use at the end of the run; `Some(None)` if they must never exchange anything.
+    pub path: Option<Option<Path>>,
     /// From the pair's first tunnelled packet sent to its first one received.
     pub first_data_within: Option<Duration>,
     /// From the pair's first tunnelled packet sent until both send on a path that is not relayed.

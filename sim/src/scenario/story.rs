@@ -6,12 +6,12 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use trace::FlowKind;
 
-use super::axes::{self, take};
+use super::axes::take;
 use super::build::{Builder, Kind};
 use super::model::{Access, Action, Expect, Scenario, Timed, Traffic};
 use super::read::Item;
 use super::value::{Rate, Size, Val, Word};
-use super::{cable, file, words};
+use super::{cable, file, filter, words};
 
 /// Most flows of a scenario, and most entries of its timeline.
 pub const MAX_FLOWS: usize = 10_000;
@@ -270,7 +270,7 @@ impl Builder<'_, '_> {
         } else {
             let file::FirewallChange { router, rules } = firewall?;
             let router = self.refer(router, &[Kind::Router])?;
-            let (firewall, name) = axes::firewall(Some(rules), self.problems);
+            let (firewall, name) = filter::firewall(Some(rules), &mut self.named, self.problems);
             Action::SetFirewall { router, firewall, name }
         };
         let words = words::action(&action, before.as_ref());

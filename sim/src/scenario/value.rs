@@ -503,7 +503,6 @@ words!(nat::Mapping, "a mapping behaviour", "endpoint-independent");
 words!(nat::Filtering, "a filtering behaviour", "address-and-port-dependent");
 words!(nat::PortAllocation, "a port allocation", "preserving");
 words!(nat::Hairpin, "a hairpin behaviour", "external-source");
-words!(nat::Inbound, "an inbound policy", "stateful");
 
 impl Words for Option<nat::InputPolicy> {
     const WHAT: &'static str = "a conntrack input policy";
@@ -562,13 +561,15 @@ impl Words for trace::FlowKind {
     }
 }
 
-impl Words for trace::Path {
+/// The path of a pair; `None` for one that stays unconnected.
+impl Words for Option<trace::Path> {
     const WHAT: &'static str = "a path";
     const EXAMPLE: &'static str = "\"direct\"";
 
     fn all() -> Vec<(&'static str, Self)> {
         use trace::Path::{Direct, Lan, Relay};
-        [Direct, Lan, Relay].into_iter().map(|path| (path.as_str(), path)).collect()
+        let paths = [Direct, Lan, Relay].into_iter().map(|path| (path.as_str(), Some(path)));
+        paths.chain([("none", None)]).collect()
     }
 }
 
@@ -590,32 +591,5 @@ impl Value for Ports {
             return Err(Bad::new(format!("`{text}` holds no ports"), help));
         }
         Ok(Ports(nat::PortRange { low, high }))
-    }
-}
-
-/// What a firewall lets out: "tcp 443", "udp 1024-65535", "icmp".
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Allow(pub(super) nat::Allow);
-
-impl Value for Allow {
-    const WHAT: &'static str = "a rule";
-    const EXAMPLE: &'static str = "\"tcp 443\"";
-
-    fn text(text: &str) -> Result<Self, Bad> {
-        let (proto, ports) = text.split_once(' ').unwrap_or((text, ""));
-        let proto = match proto {
-            "tcp" => nat::Proto::Tcp,
-            "udp" => nat::Proto::Udp,
-            "icmp" => nat::Proto::Icmp,
-            _ => {
-                return Err(Bad::new(
-                    format!("`{text}` is not a rule"),
-                    "write a protocol and ports, for example \"tcp 443\", \"udp 1024-65535\" or \"icmp\"",
-                ));
-            }
-        };
-        let all = nat::PortRange { low: 1, high: u16::MAX };
-        let ports = if ports.is_empty() { all } else { Ports::text(ports)?.0 };
-        Ok(Allow(nat::Allow { proto, ports }))
     }
 }

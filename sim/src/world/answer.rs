@@ -42,6 +42,24 @@ impl World {
                     self.say(node, side, Packet::tcp(packet.dst, packet.src, reset));
                 }
             }
+            Answer::ResetBoth => {
+                let onward = packet.clone();
+                self.refuse(node, side, Answer::Reset, packet);
+                self.reset_onward(node, side, onward);
+            }
+        }
+    }
+
+    /// In place of a segment that came on `side` and is refused, its receiver gets a RST.
+    fn reset_onward(&mut self, node: u32, side: Side, mut packet: Packet) {
+        let Body::Tcp(segment) = &mut packet.body else { return };
+        let flags = if segment.flags.ack() { Flags::RST | Flags::ACK } else { Flags::RST };
+        let (options, payload) = (Options::default(), Bytes::new());
+        *segment = Segment { flags, window: 0, options, payload, ..*segment };
+        packet.ttl = DEFAULT_TTL;
+        let Inner::Router(router) = &mut self.sites[node as usize].body else { return };
+        if let Ok(out) = super::net::through(router, side, &mut packet, self.clock.now()) {
+            self.say(node, out, packet);
         }
     }
 
@@ -103,11 +121,17 @@ impl World {
     pub(super) fn late_answers(&mut self, node: u32) {
         loop {
             let Inner::Router(router) = &mut self.sites[node as usize].body else { return };
-            let Some(nat) = &mut router.nat else { return };
-            let Some(late) = nat.poll_answer() else { return };
-            let found = router.refused.iter().position(|p| (p.src, p.dst) == (late.src, late.dst));
+            let from_nat = router.nat.as_mut().and_then(Middlebox::poll_answer);
+            let inner = from_nat.is_none() && router.nat.is_some();
+            let late = from_nat.or_else(|| router.firewall.as_mut()?.poll_answer());
+            let Some(late) = late else { return };
+            // A firewall stands inside of the NAT: it knows a packet by the address that it was translated to.
+            let is = |p: &Packet| p.src == late.src && (inner || p.dst == late.dst);
+            let found = router.refused.iter().position(|p| is(p));
             let quoted = match found.and_then(|i| router.refused.remove(i)) {
                 Some(packet) => *packet,
+                // The address that it came for is forgotten.
+                None if inner => continue,
                 None => forgotten(&late),
             };
             self.refuse(node, late.side, late.answer, quoted);

@@ -7,7 +7,7 @@ use crate::host::{
     RELAY_PORTS, RelayProgram, STUN_PORT, StunProgram,
 };
 use crate::icmp::Limiter;
-use crate::scenario::{Scenario, Traffic};
+use crate::scenario::{Action, Scenario, Timed, Traffic};
 use crate::topology::{COORDINATOR, Node, NodeIdx, Topology};
 use coord::RelayInfo;
 use indexmap::IndexMap;
@@ -145,7 +145,7 @@ impl World {
             latency_ns: pairs.map(|(a, b)| nanos(topology.one_way(a, b))).collect(),
             regions,
             starters: Vec::new(),
-            timeline: scenario.timeline.clone(),
+            timeline: timeline(scenario, topology),
             until_ns: nanos(scenario.until),
             clock,
             agenda: Agenda::default(),
@@ -379,6 +379,17 @@ fn networks(topology: &Topology) -> Vec<((IpAddr, u8), u32)> {
     networks
 }
 
+/// The timeline, with addresses in place of names in its firewalls.
+fn timeline(scenario: &Scenario, topology: &Topology) -> Vec<Timed> {
+    let mut timeline = scenario.timeline.clone();
+    for timed in &mut timeline {
+        if let Action::SetFirewall { firewall: Some(firewall), .. } = &mut timed.action {
+            firewall.resolve(|name| topology.addresses_of(name));
+        }
+    }
+    timeline
+}
+
 fn site(node: &Node, seed: Seed, options: Options) -> Site {
     let name = &node.name;
     let cable =
@@ -394,7 +405,10 @@ fn site(node: &Node, seed: Seed, options: Options) -> Site {
             }
             Inner::Router(Box::new(Router {
                 nat,
-                firewall: plan.firewall.clone().map(Firewall::new),
+                firewall: plan
+                    .firewall
+                    .clone()
+                    .map(|config| Firewall::new(config, seed.pcg(&format!("firewall {name}")))),
                 inside: plan.inside.clone(),
                 lan: plan.lan,
                 gateway: plan.gateway,

@@ -433,12 +433,15 @@ impl World {
                     self.log.push(now_ns, event);
                 }
             }
-            if let Some((deadline, _)) = nat.poll_timeout() {
-                let at_ns = self.clock.ns(deadline).max(now_ns);
-                if router.armed_ns.is_none_or(|armed| at_ns < armed) {
-                    router.armed_ns = Some(at_ns);
-                    self.agenda.push(at_ns, Entry::Expiry { node, at_ns });
-                }
+        }
+        let expiry = router.nat.as_ref().and_then(Middlebox::poll_timeout).map(|(at, _)| at);
+        // Nobody is told of a firewall's conversations, so of its deadlines only those of its answers matter.
+        let answer = router.firewall.as_ref().and_then(Firewall::next_answer);
+        if let Some(deadline) = expiry.into_iter().chain(answer).min() {
+            let at_ns = self.clock.ns(deadline).max(now_ns);
+            if router.armed_ns.is_none_or(|armed| at_ns < armed) {
+                router.armed_ns = Some(at_ns);
+                self.agenda.push(at_ns, Entry::Expiry { node, at_ns });
             }
         }
     }
@@ -452,6 +455,11 @@ impl World {
             router.armed_ns = None;
             if let Some(nat) = &mut router.nat {
                 nat.handle_timeout(now);
+            }
+            if let Some(firewall) = &mut router.firewall
+                && firewall.next_answer().is_some()
+            {
+                firewall.handle_timeout(now);
             }
         }
         self.middlebox_events(node);

@@ -35,13 +35,9 @@ impl World {
                 }
             }
             Action::SetFirewall { router, firewall, .. } => {
-                let log = self.log.enabled();
+                let rng = self.seed.pcg(&format!("firewall {router} from {}", self.clock.now_ns()));
                 self.with_router(&router, |router| {
-                    router.firewall = firewall.map(|config| {
-                        let mut firewall = Firewall::new(config);
-                        firewall.set_events(log);
-                        firewall
-                    });
+                    router.firewall = firewall.map(|config| Firewall::new(config, rng));
                 });
             }
         }

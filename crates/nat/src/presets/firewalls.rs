@@ -3,13 +3,11 @@
 use std::borrow::Cow;
 
 use super::Preset;
-use crate::{Allow, FirewallConfig, PortRange, Proto};
+use crate::{FirewallConfig, PortRange, Proto, Rule};
 
 /// Plain web browsing.
-const WEB: &[Allow] = &[
-    Allow { proto: Proto::Tcp, ports: PortRange::one(80) },
-    Allow { proto: Proto::Tcp, ports: PortRange::one(443) },
-];
+const WEB: &[Rule] =
+    &[Rule::ports(Proto::Tcp, PortRange::one(80)), Rule::ports(Proto::Tcp, PortRange::one(443))];
 
 /// The firewalls.
 pub const FIREWALLS: &[Preset<FirewallConfig>] = &[

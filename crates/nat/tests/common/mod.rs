@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use nat::{Middlebox, Nat, NatConfig, Packet, Proto, Side, TcpFlags, Verdict};
+use nat::{Firewall, FirewallConfig, Middlebox, Nat, NatConfig, Packet, Proto, Side, TcpFlags, Verdict};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::SeedableRng as _;
 
@@ -82,6 +82,10 @@ pub(crate) fn secs(seconds: u64) -> Duration {
 
 pub(crate) fn preset(name: &str) -> NatConfig {
     nat::presets::nat(name).expect("a preset").config.clone()
+}
+
+pub(crate) fn walled(config: FirewallConfig) -> Firewall {
+    Firewall::new(config, Pcg64Mcg::seed_from_u64(11))
 }
 
 /// A NAT at `EXTERNAL`, and a clock that the test moves.
