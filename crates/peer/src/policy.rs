@@ -128,6 +128,9 @@ pub struct Policy {
     /// The round trip of an IPv6 address counts as this much shorter than it is, when it is compared with one of IPv4. Default
     /// 10 ms: Tailscale, too, prefers IPv6 where both are about as near (`betterAddr`, `wgengine/magicsock/endpoint.go`).
     pub ipv6_gain: Duration,
+    /// Whether an address is checked back from which a check came that nobody had named (peer-reflexive, RFC 8445
+    /// §7.3.1.4). Default true; without it a NAT whose mapping varies is only reached where its filter lets anybody in.
+    pub learn_peer_reflexive: bool,
 }
 
 impl Default for Policy {
@@ -164,6 +167,7 @@ impl Default for Policy {
             call_again: vec![ms(300), ms(1000), ms(3000)],
             rtt_gain: ms(5),
             ipv6_gain: ms(10),
+            learn_peer_reflexive: true,
         }
     }
 }

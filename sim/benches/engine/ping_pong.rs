@@ -19,7 +19,7 @@ const KNOCK: &[u8] = &[0];
 
 /// Nothing is kept and nothing is looked for.
 pub(crate) const QUIET: Options =
-    Options { log: false, timers: false, capture: false, checks: false, direct: true };
+    Options { log: false, timers: false, capture: false, checks: false, direct: true, peer_reflexive: true };
 
 /// The cables of a world.
 #[derive(Clone, Copy)]

@@ -335,7 +335,10 @@ impl World {
                     coordinator: coordinator.clone(),
                     coordinator_key: *coordinator_key,
                     epoch: EPOCH + Duration::from_nanos(self.clock.now_ns()),
-                    policy: peer::Policy::default(),
+                    policy: peer::Policy {
+                        learn_peer_reflexive: self.options.peer_reflexive,
+                        ..peer::Policy::default()
+                    },
                 };
                 let peer = peer::Peer::new(config, rng("peer", name), now);
                 Box::new(PeerProgram::new(name.clone(), peer, flows.clone(), self.clock.epoch(), now))

@@ -43,11 +43,13 @@ pub struct Options {
     /// Let peers find each other directly. Without it no host gets a discovery message onto its wire (one that goes by a relay
     /// is no datagram), so that no direct path is ever validated and all else stays as it is.
     pub direct: bool,
+    /// Let peers learn addresses from checks that came from them (RFC 8445 §7.3.1.4).
+    pub peer_reflexive: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { log: true, timers: true, capture: false, checks: true, direct: true }
+        Options { log: true, timers: true, capture: false, checks: true, direct: true, peer_reflexive: true }
     }
 }
 

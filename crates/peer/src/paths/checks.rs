@@ -106,7 +106,7 @@ impl Paths {
             sound && self.tier(best.address) >= self.tier(from)
         });
         // Two NATs that take a new port for each destination make a new address of each check and answer, without end.
-        if new && !self.may_see_another(now) {
+        if new && !(cx.policy.learn_peer_reflexive && self.may_see_another(now)) {
             return;
         }
         let Some(candidate) = self.candidate(from) else { return };
