@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What a crate may depend on, and why on nothing else.
-const LAYERS: [(&str, &[&str], &str); 15] = [
+const LAYERS: [(&str, &[&str], &str); 16] = [
     ("stun", &[], "the STUN codec and cores stand alone, so that others can use them"),
     ("disco", &[], "a wire format stands alone; who speaks to whom is the peer's business"),
     ("derp", &[], "the relay protocol carries opaque packets and must not know what is in them"),
     ("coord", &[], "coordination spreads keys and addresses and must not know what they are used for"),
+    ("portmap", &[], "a gateway asks its owner for the NAT, and a client does not know what its port is for"),
     ("wireguard", &[], "the tunnel must not know which path its packets take"),
     ("pref64", &[], "arithmetic on addresses stands alone, for hosts and for translators"),
     ("nat", &["pref64"], "a middlebox treats the code under test as a real one does: as opaque packets"),
@@ -25,7 +26,7 @@ const LAYERS: [(&str, &[&str], &str); 15] = [
     ),
     (
         "peer",
-        &["stun", "disco", "derp", "coord", "wireguard", "pref64", "proxy"],
+        &["stun", "disco", "derp", "coord", "portmap", "wireguard", "pref64", "proxy"],
         "the peer is the real thing: it must not know that its network is simulated, nor write the simulator's log",
     ),
     (
@@ -35,6 +36,7 @@ const LAYERS: [(&str, &[&str], &str); 15] = [
             "disco",
             "derp",
             "coord",
+            "portmap",
             "wireguard",
             "pref64",
             "proxy",
@@ -49,7 +51,7 @@ const LAYERS: [(&str, &[&str], &str); 15] = [
     ),
     (
         "interop",
-        &["stun", "disco", "derp", "coord", "wireguard", "nat", "link", "tcp", "trace", "peer"],
+        &["stun", "disco", "derp", "coord", "portmap", "wireguard", "nat", "link", "tcp", "trace", "peer"],
         "interop tests hold the parts against other people's, without the simulator in between",
     ),
 ];
