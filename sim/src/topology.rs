@@ -277,8 +277,8 @@ impl Topology {
             parent,
             region,
             address: IpAddr::from([0, 0, 0, 0]),
-            up: draft.link.up,
-            down: draft.link.down,
+            up: draft.link.up.clone(),
+            down: draft.link.down.clone(),
             router,
         });
         Ok(())

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
-use punchbag::packet::{Body, ErrorKind, IcmpError, Packet};
+use punchbag::packet::{Body, ErrorKind, IcmpError, IpEcn, Packet};
 use std::net::{IpAddr, SocketAddr};
 use tcp::{Flags, Options, SackBlocks, Segment, Timestamps};
 
@@ -67,14 +67,21 @@ fn addresses() -> impl Strategy<Value = (IpAddr, IpAddr)> {
     ]
 }
 
+fn ecn() -> impl Strategy<Value = IpEcn> {
+    prop::sample::select(vec![IpEcn::NotEct, IpEcn::Ect0, IpEcn::Ect1, IpEcn::CongestionExperienced])
+}
+
 fn plain() -> impl Strategy<Value = Packet> {
-    (addresses(), any::<u8>(), body()).prop_map(|((src, dst), ttl, (src_port, dst_port, body))| Packet {
-        id: 0,
-        src: SocketAddr::new(src, src_port),
-        dst: SocketAddr::new(dst, dst_port),
-        ttl,
-        body,
-    })
+    (addresses(), any::<u8>(), ecn(), body()).prop_map(
+        |((src, dst), ttl, ecn, (src_port, dst_port, body))| Packet {
+            id: 0,
+            src: SocketAddr::new(src, src_port),
+            dst: SocketAddr::new(dst, dst_port),
+            ttl,
+            ecn,
+            body,
+        },
+    )
 }
 
 fn kind() -> impl Strategy<Value = ErrorKind> {

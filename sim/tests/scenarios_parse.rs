@@ -95,7 +95,7 @@ fn what_a_file_says_is_understood() {
     let link = &scenario.routers["home-b"].link;
     assert_eq!((link.down.rate_bps, link.up.rate_bps), (Some(100_000_000), Some(20_000_000)));
     assert_eq!(link.up.queue_bytes, Some(262_144));
-    assert_eq!(link.down.loss.parts_per_billion(), 1_000_000);
+    assert_eq!(link.down.loss, link::Loss::per_billion(1_000_000));
     assert_eq!(scenario.traffic[0].interval, Duration::from_millis(20));
 }
 

@@ -74,7 +74,7 @@ fn scenario(pairs: usize, cables: Cables) -> Scenario {
     let mut scenario = scenario::parse("ping-pong", "ping-pong.toml", &text).expect("a sound scenario");
     scenario.until = Duration::MAX;
     if let Cables::Delay = cables {
-        let both = |config: LinkConfig| Access { down: config, up: config };
+        let both = |config: LinkConfig| Access { down: config.clone(), up: config };
         for router in scenario.routers.values_mut() {
             router.link = both(LinkConfig { delay: Duration::from_millis(2), ..LinkConfig::default() });
         }

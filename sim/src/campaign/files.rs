@@ -92,7 +92,33 @@ pub fn load(found: &Found) -> Result<Scenario, LoadError> {
     }
     let text = std::fs::read_to_string(&found.path).map_err(read)?;
     let path = found.path.display().to_string();
-    scenario::parse(&found.name, &path, &text).map_err(LoadError::Scenario)
+    let folder = found.path.parent().unwrap_or(Path::new(""));
+    let beside = |name: &str| read_beside(folder, name);
+    scenario::parse_with(&found.name, &path, &text, &beside).map_err(LoadError::Scenario)
+}
+
+/// Reads a file that a scenario names: in the scenario's folder or below it, nowhere else.
+fn read_beside(folder: &Path, name: &str) -> Result<String, String> {
+    let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+    let outside = || "not in the folder of the scenario".to_owned();
+    if name.is_empty() || !inside {
+        return Err(outside());
+    }
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let failed = |error: std::io::Error| error.to_string();
+    let path = folder.join(name).canonicalize().map_err(failed)?;
+    // A link may lead elsewhere.
+    if !path.starts_with(folder.canonicalize().map_err(failed)?) {
+        return Err(outside());
+    }
+    let data = std::fs::metadata(&path).map_err(failed)?;
+    if !data.is_file() {
+        return Err("not a file".to_owned());
+    }
+    if data.len() > scenario::MAX_TRACE_BYTES as u64 {
+        return Err(format!("{} bytes, a trace has at most {}", data.len(), scenario::MAX_TRACE_BYTES));
+    }
+    std::fs::read_to_string(&path).map_err(failed)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What people do with the tunnel: ping, talk, and copy files. Each host has one side of its flows; packets are real IP
 //! packets, and the bulk transfer is a real TCP connection inside the tunnel.
 
-use crate::packet::{Body, DEFAULT_TTL, Packet};
+use crate::packet::{Body, DEFAULT_TTL, IpEcn, Packet};
 use crate::world::Epoch;
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -438,6 +438,7 @@ fn echo(from: IpAddr, to: IpAddr, id: u32, reply: bool, seq: u64, data: Bytes) -
         src: (from, src_port).into(),
         dst: (to, dst_port).into(),
         ttl: DEFAULT_TTL,
+        ecn: IpEcn::NotEct,
         body: Body::Echo { reply, seq: seq as u16, data },
     }
 }

@@ -192,6 +192,7 @@ impl Host {
                     src: packet.dst,
                     dst: packet.src,
                     ttl: crate::packet::DEFAULT_TTL,
+                    ecn: crate::packet::IpEcn::NotEct,
                     body,
                 });
             }

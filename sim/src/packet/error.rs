@@ -1,6 +1,6 @@
 //! ICMP errors: what they say, and the packet that they quote.
 
-use super::{Body, Packet, Transport, echo_body, tcp_segment, v6};
+use super::{Body, IpEcn, Packet, Transport, echo_body, tcp_segment, v6};
 use bytes::Bytes;
 use etherparse::icmpv4::{DestUnreachableHeader, TimeExceededCode as TimeExceededV4};
 use etherparse::icmpv6::{DestUnreachableCode, TimeExceededCode as TimeExceededV6};
@@ -170,20 +170,20 @@ impl IcmpError {
 /// Reads as much of a packet as an error quotes, and how much of it is missing. RFC 792 guarantees the IP header and eight
 /// bytes, which hold the ports and no more of TCP than the sequence number.
 fn read_quote(quote: &Bytes) -> Option<(Packet, usize)> {
-    let (src, dst, ttl, number, header, total) = match quote.first()? >> 4 {
+    let (src, dst, hop, number, header, total) = match quote.first()? >> 4 {
         4 => {
             let ip = Ipv4HeaderSlice::from_slice(quote).ok()?;
             if ip.fragments_offset().value() != 0 {
                 return None;
             }
             let (src, dst) = (ip.source_addr().into(), ip.destination_addr().into());
-            (src, dst, ip.ttl(), ip.protocol(), ip.slice().len(), usize::from(ip.total_len()))
+            (src, dst, (ip.ttl(), ip.ecn()), ip.protocol(), ip.slice().len(), usize::from(ip.total_len()))
         }
         6 => {
             let ip = Ipv6HeaderSlice::from_slice(quote).ok()?;
             let (src, dst): (IpAddr, IpAddr) = (ip.source_addr().into(), ip.destination_addr().into());
             let total = Ipv6Header::LEN + usize::from(ip.payload_length());
-            (src, dst, ip.hop_limit(), ip.next_header(), Ipv6Header::LEN, total)
+            (src, dst, (ip.hop_limit(), ip.ecn()), ip.next_header(), Ipv6Header::LEN, total)
         }
         _ => return None,
     };
@@ -213,7 +213,7 @@ fn read_quote(quote: &Bytes) -> Option<(Packet, usize)> {
                 let ports = (word(0)?, word(2)?);
                 // What is missing then begins at the end of a header without options.
                 let cut = total.saturating_sub(header + TcpHeader::MIN_LEN);
-                return Some((packet(src, dst, ttl, ports.0, ports.1, Body::Tcp(segment)), cut));
+                return Some((packet(src, dst, hop, ports.0, ports.1, Body::Tcp(segment)), cut));
             }
         },
         IpNumber::ICMP if src.is_ipv4() => {
@@ -236,9 +236,11 @@ fn read_quote(quote: &Bytes) -> Option<(Packet, usize)> {
         }
         _ => return None,
     };
-    Some((packet(src, dst, ttl, src_port, dst_port, body), total - end))
+    Some((packet(src, dst, hop, src_port, dst_port, body), total - end))
 }
 
-fn packet(src: IpAddr, dst: IpAddr, ttl: u8, src_port: u16, dst_port: u16, body: Body) -> Packet {
-    Packet { id: 0, src: SocketAddr::new(src, src_port), dst: SocketAddr::new(dst, dst_port), ttl, body }
+/// `hop`: time to live and ECN field.
+fn packet(src: IpAddr, dst: IpAddr, hop: (u8, IpEcn), src_port: u16, dst_port: u16, body: Body) -> Packet {
+    let (src, dst, (ttl, ecn)) = (SocketAddr::new(src, src_port), SocketAddr::new(dst, dst_port), hop);
+    Packet { id: 0, src, dst, ttl, ecn, body }
 }

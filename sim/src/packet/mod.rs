@@ -6,6 +6,7 @@ mod middlebox;
 pub use error::{ErrorKind, IcmpError};
 
 use bytes::Bytes;
+pub use etherparse::IpEcn;
 use etherparse::{
     IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, Ipv4Header, Ipv6FlowLabel,
     Ipv6Header, NetSlice, SlicedPacket, TcpHeader, TcpHeaderSlice, TcpOptionElement, TransportSlice,
@@ -32,6 +33,8 @@ pub struct Packet {
     pub dst: SocketAddr,
     /// Time to live.
     pub ttl: u8,
+    /// Explicit congestion notification (RFC 3168 §5).
+    pub ecn: IpEcn,
     /// What it carries.
     pub body: Body,
 }
@@ -59,19 +62,19 @@ pub enum Body {
 impl Packet {
     /// A UDP datagram.
     pub fn udp(src: SocketAddr, dst: SocketAddr, data: Bytes) -> Packet {
-        Packet { id: 0, src, dst, ttl: DEFAULT_TTL, body: Body::Udp(data) }
+        Packet { id: 0, src, dst, ttl: DEFAULT_TTL, ecn: IpEcn::NotEct, body: Body::Udp(data) }
     }
 
     /// A TCP segment.
     pub fn tcp(src: SocketAddr, dst: SocketAddr, segment: Segment) -> Packet {
-        Packet { id: 0, src, dst, ttl: DEFAULT_TTL, body: Body::Tcp(segment) }
+        Packet { id: 0, src, dst, ttl: DEFAULT_TTL, ecn: IpEcn::NotEct, body: Body::Tcp(segment) }
     }
 
     /// An ICMP error about a packet, from `src` to whoever sent that.
     pub fn error(src: IpAddr, kind: ErrorKind, quoted: Packet) -> Packet {
         let dst = SocketAddr::new(quoted.src.ip(), 0);
         let body = Body::Error(Box::new(IcmpError { kind, quoted, cut: 0 }));
-        Packet { id: 0, src: SocketAddr::new(src, 0), dst, ttl: DEFAULT_TTL, body }
+        Packet { id: 0, src: SocketAddr::new(src, 0), dst, ttl: DEFAULT_TTL, ecn: IpEcn::NotEct, body }
     }
 
     /// Its transport.
@@ -134,6 +137,7 @@ impl Packet {
                     total_len: (Ipv4Header::MIN_LEN + len) as u16,
                     identification: self.id as u16,
                     dont_fragment: true,
+                    ecn: self.ecn,
                     time_to_live: self.ttl,
                     protocol: transport.number,
                     source: src.octets(),
@@ -144,7 +148,7 @@ impl Packet {
                 out.extend_from_slice(&ip.to_bytes());
             }
             (src, dst) => {
-                let ip = Ipv6Header {
+                let mut ip = Ipv6Header {
                     traffic_class: 0,
                     flow_label: Ipv6FlowLabel::ZERO,
                     payload_length: len as u16,
@@ -153,6 +157,7 @@ impl Packet {
                     source: v6(src).octets(),
                     destination: v6(dst).octets(),
                 };
+                ip.set_ecn(self.ecn);
                 out.extend_from_slice(&ip.to_bytes());
             }
         }
@@ -216,16 +221,18 @@ impl Packet {
     /// one. Checksums are not looked at.
     pub fn decode(bytes: &Bytes) -> Option<Packet> {
         let sliced = SlicedPacket::from_ip(bytes).ok()?;
-        let (src, dst, ttl) = match sliced.net? {
+        let (src, dst, ttl, ecn) = match sliced.net? {
             NetSlice::Ipv4(ip) => (
                 IpAddr::V4(ip.header().source_addr()),
                 IpAddr::V4(ip.header().destination_addr()),
                 ip.header().ttl(),
+                ip.header().ecn(),
             ),
             NetSlice::Ipv6(ip) => (
                 IpAddr::V6(ip.header().source_addr()),
                 IpAddr::V6(ip.header().destination_addr()),
                 ip.header().hop_limit(),
+                ip.header().ecn(),
             ),
             NetSlice::Arp(_) => return None,
         };
@@ -242,7 +249,7 @@ impl Packet {
                 let (reply, echo) = match icmp.icmp_type() {
                     Icmpv4Type::EchoRequest(echo) => (false, echo),
                     Icmpv4Type::EchoReply(echo) => (true, echo),
-                    _ => return error(src, dst, ttl, IcmpError::read_v4(&icmp, bytes)?),
+                    _ => return error(src, dst, (ttl, ecn), IcmpError::read_v4(&icmp, bytes)?),
                 };
                 echo_body(reply, echo, bytes.slice_ref(icmp.payload()))
             }
@@ -250,13 +257,13 @@ impl Packet {
                 let (reply, echo) = match icmp.icmp_type() {
                     Icmpv6Type::EchoRequest(echo) => (false, echo),
                     Icmpv6Type::EchoReply(echo) => (true, echo),
-                    _ => return error(src, dst, ttl, IcmpError::read_v6(&icmp, bytes)?),
+                    _ => return error(src, dst, (ttl, ecn), IcmpError::read_v6(&icmp, bytes)?),
                 };
                 echo_body(reply, echo, bytes.slice_ref(icmp.payload()))
             }
             _ => return None,
         };
-        Some(Packet { id: 0, src: (src, src_port).into(), dst: (dst, dst_port).into(), ttl, body })
+        Some(Packet { id: 0, src: (src, src_port).into(), dst: (dst, dst_port).into(), ttl, ecn, body })
     }
 }
 
@@ -274,9 +281,9 @@ impl Transport {
 }
 
 /// An ICMP error as read; `None` if it is about packets of another family.
-fn error(src: IpAddr, dst: IpAddr, ttl: u8, body: Body) -> Option<Packet> {
+fn error(src: IpAddr, dst: IpAddr, (ttl, ecn): (u8, IpEcn), body: Body) -> Option<Packet> {
     let same = matches!(&body, Body::Error(error) if error.quoted.src.is_ipv4() == src.is_ipv4());
-    same.then(|| Packet { id: 0, src: (src, 0).into(), dst: (dst, 0).into(), ttl, body })
+    same.then(|| Packet { id: 0, src: (src, 0).into(), dst: (dst, 0).into(), ttl, ecn, body })
 }
 
 fn tcp_segment(tcp: &TcpHeaderSlice<'_>, payload: Bytes) -> Segment {

@@ -1,5 +1,6 @@
 //! What is wrong with a scenario file: where, why, and what would do.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
@@ -72,18 +73,43 @@ impl ScenarioError {
     }
 }
 
-/// Gathers problems while a file is read.
-#[derive(Debug)]
+/// Files beside a scenario, by their names: their text, or why it cannot be had.
+pub type Files<'f> = dyn Fn(&str) -> Result<String, String> + 'f;
+
+/// Gathers problems while a file is read, and the files that it names.
 pub(super) struct Problems<'t> {
     text: &'t str,
+    files: &'t Files<'t>,
+    read: BTreeMap<String, String>,
     found: Vec<(Range<usize>, Bad)>,
     more: usize,
     syntax: bool,
 }
 
 impl<'t> Problems<'t> {
-    pub(super) fn new(text: &'t str) -> Problems<'t> {
-        Problems { text, found: Vec::new(), more: 0, syntax: false }
+    pub(super) fn new(text: &'t str, files: &'t Files<'t>) -> Problems<'t> {
+        Problems { text, files, read: BTreeMap::new(), found: Vec::new(), more: 0, syntax: false }
+    }
+
+    /// The text of a file beside the scenario.
+    pub(super) fn read(&mut self, name: &str) -> Result<String, String> {
+        if let Some(text) = self.read.get(name) {
+            return Ok(text.clone());
+        }
+        let text = (self.files)(name)?;
+        self.read.insert(name.to_owned(), text.clone());
+        Ok(text)
+    }
+
+    /// BLAKE3 of the scenario and of the files that it names.
+    pub(super) fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.text.as_bytes());
+        for (name, text) in &self.read {
+            hasher.update(blake3::hash(name.as_bytes()).as_bytes());
+            hasher.update(blake3::hash(text.as_bytes()).as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
     }
 
     /// Notes a problem about the bytes `span` of the file.

@@ -8,7 +8,7 @@ use trace::FlowKind;
 
 use super::model::{Access, Action, Attachment, Expect, Scenario, Server, Traffic};
 use super::value::{Refresh, Words as _};
-use super::{filter, words};
+use super::{filter, links, words};
 
 /// The scenario as TOML with every default and preset written out.
 ///
@@ -141,22 +141,64 @@ pub(super) fn inline(pairs: &Pairs) -> String {
     format!("{{ {} }}", pairs.join(", "))
 }
 
-/// The keys of a cable.
+/// The keys of a cable; those that no node has by itself only where they are given.
 fn access(access: &Access) -> Pairs {
+    let plain = LinkConfig::default();
+    let mut pairs = every_key(access);
+    let kept = |key: &str| {
+        let given = |link: &LinkConfig| match key {
+            "trace" => link.trace.is_some(),
+            "delay-trace" => link.delays.is_some(),
+            "delay-steps" => link.steps.is_some(),
+            "aqm" => link.aqm != plain.aqm,
+            "late" => link.late != plain.late,
+            "duplicate" => link.duplicate != plain.duplicate,
+            "corrupt" => link.corrupt != plain.corrupt,
+            "mtu" => link.mtu.is_some(),
+            "outages" => link.outages.is_some(),
+            _ => true,
+        };
+        given(&access.down) || given(&access.up)
+    };
+    pairs.retain(|(key, _)| kept(key));
+    pairs
+}
+
+/// Every key of a cable.
+fn every_key(access: &Access) -> Pairs {
     let Access { down, up } = access;
     let each = |value: &dyn Fn(&LinkConfig) -> String| {
         let (down, up) = (value(down), value(up));
         if down == up { down } else { format!("{{ down = {down}, up = {up} }}") }
     };
-    vec![
-        ("down", format!("\"{}\"", words::rate(down.rate_bps))),
-        ("up", format!("\"{}\"", words::rate(up.rate_bps))),
-        ("delay", each(&|link| duration(link.delay))),
-        ("jitter", each(&|link| duration(words::jitter(link)))),
-        ("queue", each(&|link| format!("\"{}\"", words::queue(link.queue_bytes)))),
-        ("loss", each(&|link| format!("\"{}\"", words::ratio(link.loss.parts_per_billion())))),
+    let file = |name: Option<&str>| text(name.unwrap_or(links::NONE));
+    let share = |share: link::Share| word(&words::ratio(share.parts_per_billion()));
+    let mut pairs = vec![
+        ("down", word(&words::rate(down.rate_bps))),
+        ("up", word(&words::rate(up.rate_bps))),
+        ("trace", each(&|link| file(link.trace.as_ref().map(|trace| trace.name())))),
+        ("delay", each(&|link| word(&links::delay(link)))),
+        ("jitter", each(&|link| word(&links::jitter(&link.jitter)))),
+        ("delay-trace", each(&|link| file(link.delays.as_ref().map(|delays| delays.name())))),
+        ("delay-steps", links::steps(down.steps.as_ref())),
+        ("queue", each(&|link| word(&words::queue(link.queue_bytes)))),
+        ("aqm", each(&|link| word(&links::aqm(&link.aqm)))),
+        ("loss", each(&|link| word(&links::loss(&link.loss)))),
         ("reorder", each(&|link| link.may_reorder.to_string())),
-    ]
+        ("late", each(&|link| word(&links::late(&link.late)))),
+        ("duplicate", each(&|link| share(link.duplicate))),
+        ("corrupt", each(&|link| share(link.corrupt))),
+        ("mtu", each(&links::mtu)),
+    ];
+    // Only where there is an MTU.
+    match (down.mtu, up.mtu) {
+        (Some(_), Some(_)) => pairs.push(("pmtud", each(&|link| word(links::pmtud(link))))),
+        (Some(_), None) => pairs.push(("pmtud", format!("{{ down = {} }}", word(links::pmtud(down))))),
+        (None, Some(_)) => pairs.push(("pmtud", format!("{{ up = {} }}", word(links::pmtud(up))))),
+        (None, None) => {}
+    }
+    pairs.push(("outages", links::outages(down.outages.as_ref())));
+    pairs
 }
 
 /// A preset's name comes first: it says the same as the keys after it, and keeps the name.
@@ -236,7 +278,7 @@ fn action(out: &mut String, action: &Action) {
         }
         Action::ChangeLink { node, link } => {
             let mut pairs = vec![("node", text(node))];
-            pairs.extend(access(link));
+            pairs.extend(every_key(link));
             ("link", pairs)
         }
         Action::SetLink { node, up } => return key(out, if *up { "up" } else { "down" }, &text(node)),

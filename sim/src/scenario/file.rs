@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use link::{Aqm, Jitter, Late, Loss, StepTo};
 use nat::{Filtering, Hairpin, Inbound, InboundRefusal, InputPolicy, Mapping, PortAllocation, Refusal};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use trace::{FlowKind, Path};
 
 use super::filter::{Burst, Filter, Most, Pace, Terms};
+use super::links::{Delay, FileName, Mtu, Pmtud};
 use super::value::{Both, Ports, Prefix, Queue, Rate, Ratio, Refresh, Size, Sugar, Udp, Val, Word};
 
 /// A network, what happens in it, and what must come of it.
@@ -209,16 +211,70 @@ pub(super) struct Link {
     pub(super) down: Option<Val<Rate>>,
     /// Rate away from the node, or "unlimited".
     pub(super) up: Option<Val<Rate>>,
-    /// One-way delay.
-    pub(super) delay: Option<Both<Duration>>,
-    /// How far the delay varies, to either side.
-    pub(super) jitter: Option<Both<Duration>>,
+    /// A file beside the scenario with the chances to send 1500 bytes, in mahimahi's format, in place of a rate; or "none".
+    pub(super) trace: Option<Both<FileName>>,
+    /// One-way delay; or measured, as quantiles: "10% 20ms, 50% 35ms, 90% 80ms".
+    pub(super) delay: Option<Both<Delay>>,
+    /// How far the delay varies: to either side ("5ms"), or the standard deviation of "normal 5ms" or "pareto 5ms".
+    pub(super) jitter: Option<Both<Jitter>>,
+    /// A file beside the scenario with the delay as it changes (lines of MILLISECONDS,DELAY), in place of `delay`; or "none".
+    pub(super) delay_trace: Option<Both<FileName>>,
+    /// Changes of the delay at fixed times: a route that flaps, satellites that take over; or "none".
+    pub(super) delay_steps: Option<Sugar<DelaySteps>>,
     /// Bytes that wait at most, or "unlimited"; what does not fit is dropped. With a new rate: 100 ms of it.
     pub(super) queue: Option<Both<Queue>>,
-    /// Share of packets lost at random.
-    pub(super) loss: Option<Both<Ratio>>,
+    /// How the queue is managed: "drop-tail", "codel" (RFC 8289), "fq-codel" (RFC 8290) or "red min 30kB max 90kB", each with
+    /// its settings after it. Default: drop-tail.
+    pub(super) aqm: Option<Both<Aqm>>,
+    /// Packets lost: at random ("1%"), "gilbert-elliott p 1% r 10% h 30% k 99.9%", "burst 5 every 200", or "every 50".
+    pub(super) loss: Option<Both<Loss>>,
     /// Whether a packet with little jitter may overtake one with much.
     pub(super) reorder: Option<Both<bool>>,
+    /// Share of packets held back, so that later ones overtake them: "1% by 20ms", or "none".
+    pub(super) late: Option<Both<Late>>,
+    /// Share of packets that arrive twice.
+    pub(super) duplicate: Option<Both<Ratio>>,
+    /// Share of packets damaged on the way; their checksums show it, and they are dropped.
+    pub(super) corrupt: Option<Both<Ratio>>,
+    /// The largest IP packet in bytes, or "unlimited". No packet may be fragmented.
+    pub(super) mtu: Option<Both<Mtu>>,
+    /// Whether the sender of a larger one is told by ICMP (RFC 1191) or not: "icmp", the default, or "silent".
+    pub(super) pmtud: Option<Both<Word<Pmtud>>>,
+    /// Times at which nothing passes; or "none".
+    pub(super) outages: Option<Sugar<Outages>>,
+}
+
+/// Times at which nothing passes, the same for both directions of a cable.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Outages {
+    /// From the start of one to the start of the next; at random, the mean time from the end of one to the start of the next.
+    pub(super) every: Val<Duration>,
+    /// How long each lasts.
+    #[serde(rename = "for")]
+    pub(super) lasts: Val<Duration>,
+    /// When the first one begins, or may begin. Default: as `every`; at random from the start.
+    pub(super) first: Option<Val<Duration>>,
+    /// Whether they come at random, drawn from the seed, rather than like clockwork. Default: false.
+    pub(super) random: Option<Val<bool>>,
+}
+
+/// Changes of the delay at fixed times, the same for both directions of a cable.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct DelaySteps {
+    /// From one to the next.
+    pub(super) every: Val<Duration>,
+    /// The first one. Default: as `every`.
+    pub(super) first: Option<Val<Duration>>,
+    /// How far the delay moves.
+    pub(super) by: Val<Duration>,
+    /// "anywhere" from the delay less this to the delay plus this, drawn anew each time; or "up-and-back". Default: anywhere.
+    pub(super) to: Option<Val<Word<StepTo>>>,
+    /// How long after a step packets are lost. Default: 0s.
+    pub(super) disturbed: Option<Val<Duration>>,
+    /// Which share of them. Default: 0%.
+    pub(super) loss: Option<Val<Ratio>>,
 }
 
 /// A machine with a peer.
@@ -338,23 +394,84 @@ pub(super) struct LinkChange {
     pub(super) down: Option<Val<Rate>>,
     /// Rate away from the node, or "unlimited".
     pub(super) up: Option<Val<Rate>>,
-    /// One-way delay.
-    pub(super) delay: Option<Both<Duration>>,
-    /// How far the delay varies, to either side.
-    pub(super) jitter: Option<Both<Duration>>,
+    /// A file beside the scenario with the chances to send 1500 bytes, in mahimahi's format, in place of a rate; or "none".
+    pub(super) trace: Option<Both<FileName>>,
+    /// One-way delay; or measured, as quantiles: "10% 20ms, 50% 35ms, 90% 80ms".
+    pub(super) delay: Option<Both<Delay>>,
+    /// How far the delay varies: to either side ("5ms"), or the standard deviation of "normal 5ms" or "pareto 5ms".
+    pub(super) jitter: Option<Both<Jitter>>,
+    /// A file beside the scenario with the delay as it changes (lines of MILLISECONDS,DELAY), in place of `delay`; or "none".
+    pub(super) delay_trace: Option<Both<FileName>>,
+    /// Changes of the delay at fixed times: a route that flaps, satellites that take over; or "none".
+    pub(super) delay_steps: Option<Sugar<DelaySteps>>,
     /// Bytes that wait at most, or "unlimited"; what does not fit is dropped. With a new rate: 100 ms of it.
     pub(super) queue: Option<Both<Queue>>,
-    /// Share of packets lost at random.
-    pub(super) loss: Option<Both<Ratio>>,
+    /// How the queue is managed: "drop-tail", "codel" (RFC 8289), "fq-codel" (RFC 8290) or "red min 30kB max 90kB", each with
+    /// its settings after it. Default: drop-tail.
+    pub(super) aqm: Option<Both<Aqm>>,
+    /// Packets lost: at random ("1%"), "gilbert-elliott p 1% r 10% h 30% k 99.9%", "burst 5 every 200", or "every 50".
+    pub(super) loss: Option<Both<Loss>>,
     /// Whether a packet with little jitter may overtake one with much.
     pub(super) reorder: Option<Both<bool>>,
+    /// Share of packets held back, so that later ones overtake them: "1% by 20ms", or "none".
+    pub(super) late: Option<Both<Late>>,
+    /// Share of packets that arrive twice.
+    pub(super) duplicate: Option<Both<Ratio>>,
+    /// Share of packets damaged on the way; their checksums show it, and they are dropped.
+    pub(super) corrupt: Option<Both<Ratio>>,
+    /// The largest IP packet in bytes, or "unlimited". No packet may be fragmented.
+    pub(super) mtu: Option<Both<Mtu>>,
+    /// Whether the sender of a larger one is told by ICMP (RFC 1191) or not: "icmp", the default, or "silent".
+    pub(super) pmtud: Option<Both<Word<Pmtud>>>,
+    /// Times at which nothing passes; or "none".
+    pub(super) outages: Option<Sugar<Outages>>,
 }
 
 impl LinkChange {
     /// The node, and the change as a cable description.
     pub(super) fn into_parts(self) -> (Val<String>, Link) {
-        let LinkChange { node, preset, down, up, delay, jitter, queue, loss, reorder } = self;
-        (node, Link { preset, down, up, delay, jitter, queue, loss, reorder })
+        let LinkChange {
+            node,
+            preset,
+            down,
+            up,
+            trace,
+            delay,
+            jitter,
+            delay_trace,
+            delay_steps,
+            queue,
+            aqm,
+            loss,
+            reorder,
+            late,
+            duplicate,
+            corrupt,
+            mtu,
+            pmtud,
+            outages,
+        } = self;
+        let link = Link {
+            preset,
+            down,
+            up,
+            trace,
+            delay,
+            jitter,
+            delay_trace,
+            delay_steps,
+            queue,
+            aqm,
+            loss,
+            reorder,
+            late,
+            duplicate,
+            corrupt,
+            mtu,
+            pmtud,
+            outages,
+        };
+        (node, link)
     }
 }
 

@@ -39,6 +39,7 @@ mod error;
 mod expand;
 mod file;
 mod filter;
+mod links;
 mod model;
 pub(crate) mod prefix;
 mod read;
@@ -49,7 +50,7 @@ mod value;
 pub mod words;
 
 pub use build::{MAX_NODES, MAX_SERVERS};
-pub use error::{Problem, ScenarioError};
+pub use error::{Files, Problem, ScenarioError};
 pub use expand::expanded;
 pub use file::SECTIONS;
 pub use model::*;
@@ -60,13 +61,24 @@ use error::Problems;
 /// Longest scenario file, in bytes.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
 
-/// Reads the scenario called `name` from `text`, which is the file at `path`.
+/// Longest file that a scenario names, in bytes.
+pub const MAX_TRACE_BYTES: usize = 8 << 20;
+
+/// Reads the scenario called `name` from `text`, which is the file at `path`. It names no files beside it.
 ///
 /// # Errors
 /// Everything that is wrong with the file, each with its line and how to put it right.
 pub fn parse(name: &str, path: &str, text: &str) -> Result<Scenario, ScenarioError> {
+    parse_with(name, path, text, &|_| Err("no files can be read here".to_owned()))
+}
+
+/// The same for a scenario that may name files beside it, which `files` reads.
+///
+/// # Errors
+/// Everything that is wrong with the file, each with its line and how to put it right.
+pub fn parse_with(name: &str, path: &str, text: &str, files: &Files<'_>) -> Result<Scenario, ScenarioError> {
     if text.len() > MAX_FILE_BYTES {
-        let mut problems = Problems::new("");
+        let mut problems = Problems::new("", files);
         problems.add(
             0..0,
             "the file is too long",
@@ -74,13 +86,13 @@ pub fn parse(name: &str, path: &str, text: &str) -> Result<Scenario, ScenarioErr
         );
         return Err(problems.into_error(path));
     }
-    let mut problems = Problems::new(text);
+    let mut problems = Problems::new(text, files);
     let sections = read::sections(text, &mut problems);
     if problems.is_syntax() {
         return Err(problems.into_error(path));
     }
-    let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
-    let scenario = build::build(name, hash, sections, &mut problems);
+    let mut scenario = build::build(name, String::new(), sections, &mut problems);
+    scenario.hash = problems.hash();
     if problems.is_empty() { Ok(scenario) } else { Err(problems.into_error(path)) }
 }
 

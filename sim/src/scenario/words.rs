@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use link::{Jitter, LinkConfig};
+use link::{Jitter, LinkConfig, Loss};
 
+use super::links;
 use super::model::{Access, Action};
 pub use super::units::{duration, rate, ratio, size};
 
@@ -50,24 +51,29 @@ fn changes(now: &LinkConfig, before: Option<&LinkConfig>) -> Vec<String> {
             out.push(words);
         }
     };
-    note(before.is_none_or(|b| b.rate_bps != now.rate_bps), rate(now.rate_bps));
-    note(before.is_none_or(|b| b.delay != now.delay), format!("delay {}", duration(now.delay)));
-    note(before.is_none_or(|b| b.jitter != now.jitter), format!("jitter {}", duration(jitter(now))));
+    let trace = |link: &LinkConfig| link.trace.as_ref().map(|trace| trace.name().to_owned());
+    let rate_now = trace(now).map_or_else(|| rate(now.rate_bps), |name| format!("rate of {name}"));
+    note(before.is_none_or(|b| b.rate_bps != now.rate_bps || trace(b) != trace(now)), rate_now);
+    let delay = format!("delay {}", links::delay(now));
+    note(before.is_none_or(|b| links::delay(b) != links::delay(now)), delay);
+    let jitter = |link: &LinkConfig| links::jitter(&link.jitter);
+    note(before.is_none_or(|b| jitter(b) != jitter(now)), format!("jitter {}", jitter(now)));
     note(
         before.is_none_or(|b| b.queue_bytes != now.queue_bytes),
         format!("queue {}", queue(now.queue_bytes)),
     );
-    note(before.is_none_or(|b| b.loss != now.loss), format!("loss {}", ratio(now.loss.parts_per_billion())));
+    note(before.is_none_or(|b| b.loss != now.loss), format!("loss {}", links::loss(&now.loss)));
     note(before.is_some_and(|b| b.may_reorder != now.may_reorder), format!("reorder {}", now.may_reorder));
-    out
-}
-
-/// How far the delay of a link varies.
-pub(super) fn jitter(link: &LinkConfig) -> std::time::Duration {
-    match link.jitter {
-        Jitter::None => std::time::Duration::ZERO,
-        Jitter::Uniform { plus_minus } => plus_minus,
+    let (was, is) = (before.map(links::more).unwrap_or_default(), links::more(now));
+    for word in &is {
+        note(!was.contains(word), word.clone());
     }
+    // What ended is named by its first word, unless it only changed.
+    let first = |words: &String| words.split(' ').next().unwrap_or_default().to_owned();
+    for word in was.iter().filter(|word| !is.iter().any(|other| first(other) == first(word))) {
+        note(true, format!("no more {word}"));
+    }
+    out
 }
 
 /// The length of a queue.
@@ -77,12 +83,21 @@ pub(super) fn queue(bytes: Option<u64>) -> String {
 
 /// One direction of a cable in a few words: "20Mbit/s 2ms".
 pub fn link(config: &LinkConfig) -> String {
-    let mut out = format!("{} {}", rate(config.rate_bps), duration(config.delay));
-    if !jitter(config).is_zero() {
-        let _ = write!(out, "±{}", duration(jitter(config)));
+    let rate = match &config.trace {
+        Some(trace) => format!("rate of {}", trace.name()),
+        None => rate(config.rate_bps),
+    };
+    let mut out = format!("{rate} {}", links::delay(config));
+    match &config.jitter {
+        Jitter::None | Jitter::Quantiles(_) => {}
+        Jitter::Uniform { plus_minus } => _ = write!(out, "±{}", duration(*plus_minus)),
+        shaped => _ = write!(out, " jitter {}", links::jitter(shaped)),
     }
-    if config.loss.parts_per_billion() > 0 {
-        let _ = write!(out, " loss {}", ratio(config.loss.parts_per_billion()));
+    if config.loss != Loss::NONE {
+        let _ = write!(out, " loss {}", links::loss(&config.loss));
+    }
+    for words in links::more(config) {
+        let _ = write!(out, ", {words}");
     }
     out
 }

@@ -13,9 +13,10 @@ use coord::RelayInfo;
 use indexmap::IndexMap;
 use link::Link;
 use nat::{Firewall, Middlebox, Nat};
+use rand::Rng as _;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use trace::{Event, Name, NodeKind};
 
 /// Unix time at the start of every run: 2026-01-01T00:00:00Z. WireGuard's handshakes carry a wall clock (its paper, §5.1).
@@ -138,7 +139,7 @@ impl World {
         let regions = topology.regions.len() as u32;
         let pairs = (0..regions).flat_map(|a| (0..regions).map(move |b| (a, b)));
         let mut world = World {
-            sites: topology.nodes.iter().map(|node| site(node, seed, options)).collect(),
+            sites: topology.nodes.iter().map(|node| site(node, seed, options, clock.now())).collect(),
             by_name: topology.by_name.iter().map(|(name, node)| (name.to_string(), *node)).collect(),
             internet: topology.internet.clone(),
             networks: networks(topology),
@@ -159,6 +160,7 @@ impl World {
             packets: 0,
             events: 0,
             steps: VecDeque::new(),
+            queued: IndexMap::default(),
             effects: Effects::default(),
         };
         world.describe(topology);
@@ -393,10 +395,13 @@ fn timeline(scenario: &Scenario, topology: &Topology) -> Vec<Timed> {
     timeline
 }
 
-fn site(node: &Node, seed: Seed, options: Options) -> Site {
+fn site(node: &Node, seed: Seed, options: Options, start: Instant) -> Site {
     let name = &node.name;
-    let cable =
-        |config: &link::LinkConfig, way: &str| Link::new(*config, seed.pcg(&format!("link {name} {way}")));
+    // Both directions fail together.
+    let times = seed.pcg(&format!("times of the link of {name}")).next_u64();
+    let cable = |config: &link::LinkConfig, way: &str| {
+        Link::new(config.clone(), seed.pcg(&format!("link {name} {way}"))).anchored(start, times)
+    };
     let body = match &node.router {
         Some(plan) => {
             let mut nat = plan.nat.clone().map(|config| {
@@ -441,6 +446,7 @@ fn site(node: &Node, seed: Seed, options: Options) -> Site {
         down: cable(&node.down, "down"),
         up_name: format!("{name}.up").into(),
         down_name: format!("{name}.down").into(),
+        armed_ns: [None; 2],
         body,
     }
 }

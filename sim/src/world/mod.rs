@@ -6,6 +6,7 @@
 mod agenda;
 mod answer;
 mod build;
+mod cable;
 mod clock;
 mod log;
 mod net;
@@ -20,7 +21,9 @@ pub use log::{Captures, Log};
 pub use rng::Seed;
 
 use crate::host::{Effects, TimerKey};
+use crate::packet::Packet;
 use crate::scenario::Timed;
+use cable::Way;
 use indexmap::IndexMap;
 use net::{Site, Step};
 use rustc_hash::FxBuildHasher;
@@ -63,6 +66,8 @@ enum Entry {
     Timer { node: u32, key: TimerKey, at_ns: u64 },
     /// A binding of a router may have expired.
     Expiry { node: u32, at_ns: u64 },
+    /// A packet may leave the managed queue of a cable.
+    Queue { node: u32, way: Way, at_ns: u64 },
     /// An entry of the scenario's timeline.
     Script(u32),
     /// A host's peer starts, or a stopped program starts again.
@@ -97,6 +102,8 @@ pub struct World {
     packets: u64,
     events: u64,
     steps: VecDeque<Step>,
+    /// Packets in managed queues, by their tickets.
+    queued: IndexMap<(u32, Way, u64), Box<Packet>, FxBuildHasher>,
     effects: Effects,
 }
 
@@ -155,6 +162,7 @@ impl World {
                 }
             }
             Entry::Expiry { node, at_ns } => self.expire(node, at_ns),
+            Entry::Queue { node, way, at_ns } => self.queue_due(node, way, at_ns),
             Entry::Script(index) => self.act(index as usize),
             Entry::Start { node, slot } => self.start(node, slot),
             Entry::RouterOn(node) => self.router_on(node),

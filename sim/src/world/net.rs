@@ -6,7 +6,7 @@ use crate::host::{Effects, Host};
 use crate::icmp::Limiter;
 use crate::packet::{ErrorKind, Packet};
 use indexmap::IndexMap;
-use link::{Link, Sent};
+use link::Link;
 use nat::{Answer, DropReason, Firewall, Middlebox, Nat, Side, Verdict};
 use rustc_hash::FxBuildHasher;
 use std::collections::VecDeque;
@@ -23,6 +23,8 @@ pub(super) struct Site {
     /// Names for the log: "takkie.up", "takkie.down".
     pub(super) up_name: Name,
     pub(super) down_name: Name,
+    /// When the agenda calls the managed queues of both, up and down.
+    pub(super) armed_ns: [Option<u64>; 2],
     pub(super) body: Inner,
 }
 
@@ -110,36 +112,6 @@ impl World {
         }
     }
 
-    /// Onto the node's cable, upwards.
-    fn leave(&mut self, node: u32, packet: Box<Packet>) {
-        let now = self.clock.now();
-        let site = &mut self.sites[node as usize];
-        match site.up.send(packet.wire_len(), now) {
-            Sent::Deliver { at, .. } => {
-                let at_ns = self.clock.ns(at);
-                match site.parent {
-                    Parent::Router(_) => self.later(at_ns, Step::Climbed(node, packet)),
-                    Parent::Internet { region } => {
-                        match route(&self.internet, &self.networks, packet.dst.ip()) {
-                            Some(to) => {
-                                let Parent::Internet { region: far } = self.sites[to as usize].parent else {
-                                    return;
-                                };
-                                let delay_ns = self.latency_ns[(region * self.regions + far) as usize];
-                                self.later(at_ns + delay_ns, Step::Descend(to, packet));
-                            }
-                            None => self.later(at_ns, Step::Climbed(node, packet)),
-                        }
-                    }
-                }
-            }
-            Sent::Drop(reason) => {
-                let name = site.up_name.clone();
-                self.dropped(&name, &packet, reason.as_str());
-            }
-        }
-    }
-
     /// Out of the upper end of the cable of `child`: at the inside of its router, or in an internet with no route.
     fn climbed(&mut self, child: u32, packet: Box<Packet>) {
         let Parent::Router(node) = self.sites[child as usize].parent else {
@@ -148,21 +120,6 @@ impl World {
             return;
         };
         self.came_from_inside(node, packet);
-    }
-
-    fn descend(&mut self, node: u32, packet: Box<Packet>) {
-        let now = self.clock.now();
-        let site = &mut self.sites[node as usize];
-        match site.down.send(packet.wire_len(), now) {
-            Sent::Deliver { at, .. } => {
-                let at_ns = self.clock.ns(at);
-                self.later(at_ns, Step::Arrive(node, packet));
-            }
-            Sent::Drop(reason) => {
-                let name = site.down_name.clone();
-                self.dropped(&name, &packet, reason.as_str());
-            }
-        }
     }
 
     /// A step without delay is taken at once, without a way through the agenda.
@@ -405,7 +362,7 @@ impl World {
         }
     }
 
-    fn dropped(&mut self, name: &Name, packet: &Packet, reason: &'static str) {
+    pub(super) fn dropped(&mut self, name: &Name, packet: &Packet, reason: &'static str) {
         if self.log.enabled() {
             self.log.push(self.clock.now_ns(), Stub::of(packet).dropped(name.clone(), reason));
         }
@@ -467,7 +424,7 @@ impl World {
 }
 
 /// Who on the internet takes packets for an address: its owner, else the router of the network that it would be in.
-fn route(
+pub(super) fn route(
     internet: &IndexMap<IpAddr, u32, FxBuildHasher>,
     networks: &[((IpAddr, u8), u32)],
     to: IpAddr,

@@ -1,5 +1,6 @@
 //! What a scenario's timeline does to a world.
 
+use super::cable::Way;
 use super::net::{Inner, Router};
 use super::{Entry, World, nanos};
 use crate::scenario::{Access, Action};
@@ -63,8 +64,10 @@ impl World {
     fn change_link(&mut self, name: &str, link: &Access) {
         if let Some(node) = self.node(name) {
             let site = &mut self.sites[node as usize];
-            site.up.set_config(link.up);
-            site.down.set_config(link.down);
+            site.up.set_config(link.up.clone());
+            site.down.set_config(link.down.clone());
+            self.drain_queue(node, Way::Up);
+            self.drain_queue(node, Way::Down);
         }
     }
 
