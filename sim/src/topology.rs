@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use link::LinkConfig;
-use nat::{FirewallConfig, NatConfig};
+use nat::{FirewallConfig, Translation};
 use rustc_hash::FxBuildHasher;
 use trace::{Name, NodeKind};
 
@@ -64,7 +64,7 @@ pub struct RouterPlan {
     /// Its own address in there.
     pub gateway: IpAddr,
     /// Address translation, if any.
-    pub nat: Option<NatConfig>,
+    pub nat: Option<Translation>,
     /// Packet filter, if any, with addresses in place of names.
     pub firewall: Option<FirewallConfig>,
     /// The addresses that the NAT gives out; its own on the uplink.

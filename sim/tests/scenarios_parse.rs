@@ -89,7 +89,7 @@ fn what_a_file_says_is_understood() {
     let scenario = parse(TWO_HOMES);
     assert_eq!(scenario.until, Duration::from_secs(40));
     assert_eq!(scenario.routers["home-b"].uplink, Attachment::Region("us-east".to_owned()));
-    let nat = scenario.routers["home-b"].nat.as_ref().expect("a NAT");
+    let nat = scenario.routers["home-b"].nat.as_ref().and_then(|nat| nat.axes()).expect("axes");
     assert_eq!(nat.timeouts.udp_replied, Duration::from_secs(60));
     assert_eq!(nat.allocation, nat::PortAllocation::Random);
     let link = &scenario.routers["home-b"].link;
@@ -438,5 +438,38 @@ proptest! {
             Ok(scenario) => same(parse(&scenario::expanded(&scenario)), &scenario),
             Err(error) => prop_assert!(!error.problems.is_empty()),
         }
+    }
+}
+
+#[test]
+fn a_rule_of_linux_and_the_axes_are_two_descriptions() {
+    let file = |nat: &str| {
+        format!(
+            "title = \"t\"\nuntil = \"1s\"\n[router.home]\nregion = \"eu-west\"\nnat = {nat}\n[host.a]\nbehind = \"home\"\n[host.b]\nbehind = \"home\"\n"
+        )
+    };
+    let nat = |text: &str| parse(&file(text)).routers["home"].nat.clone().expect("a NAT");
+    let rule = nat("{ rule = \"snat\", port-range = \"50000-50099\", input = \"reject\", random = true }");
+    let rule = rule.linux().expect("a rule").clone();
+    assert_eq!((rule.rule, rule.input, rule.random), (nat::LinuxRule::Snat, nat::InputPolicy::Reject, true));
+    let poisoned = nat("{ preset = \"linux\", input = \"accept\" }");
+    assert_eq!(poisoned.linux().expect("a rule").input, nat::InputPolicy::Accept);
+    let one_to_one =
+        "{ rule = \"static\", hosts = [\"192.168.1.2\"], forward = \"accept\", map-timeout = \"7s\" }";
+    for text in [one_to_one, "{ rule = \"snat\", port-range = \"50000-50099\", persistent = true }"] {
+        let scenario = parse(&file(text));
+        same(parse(&scenario::expanded(&scenario)), &scenario);
+    }
+    for (mixed, key) in [
+        ("{ preset = \"linux\", mapping = \"endpoint-independent\" }", "`mapping` follows from the rule"),
+        (
+            "{ rule = \"masquerade\", filtering = \"endpoint-independent\" }",
+            "`filtering` follows from the rule",
+        ),
+        ("{ preset = \"full-cone\", input = \"drop\" }", "`input` belongs to a rule of the Linux kernel"),
+        ("{ preset = \"full-cone\", rule = \"snat\" }", "`rule` belongs to a rule of the Linux kernel"),
+    ] {
+        let error = refusal(&file(mixed));
+        assert!(error.contains(key), "{mixed}: {error}");
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use nat::{Middlebox as _, Nat, Packet, Proto, Side, presets};
+use nat::{Middlebox as _, Packet, Proto, Side, Translator, presets};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::SeedableRng as _;
 
@@ -48,7 +48,7 @@ fn forward(criterion: &mut Criterion) {
         for flows in [1_u32, 1000] {
             let config = presets::nat(name).expect("a preset").config.clone();
             let external = SocketAddr::from(([198, 51, 100, 1], 0)).ip();
-            let mut nat = Nat::new(config, vec![external], Pcg64Mcg::seed_from_u64(1));
+            let mut nat = Translator::new(config, vec![external], Pcg64Mcg::seed_from_u64(1));
             let outgoing: Vec<Datagram> = (0..flows)
                 .map(|i| Datagram {
                     src: SocketAddr::from(([10, 0, (i >> 8) as u8, i as u8], 41641)),

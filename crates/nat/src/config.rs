@@ -100,18 +100,6 @@ words! {
     }
 }
 
-words! {
-    /// What the Linux router itself says to packets for its external address that no conversation knows: the
-    /// policy of netfilter's INPUT chain.
-    InputPolicy, "input policy", {
-        /// Dropped; no trace stays.
-        Drop = "drop" / ,
-        /// Accepted by the router: a conntrack entry stays for the UDP timeout and occupies the tuple, so that an
-        /// inside host which then sends to that peer gets another port.
-        Accept = "accept" / ,
-    }
-}
-
 /// Ports from `low` to `high`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRange {
@@ -240,10 +228,6 @@ pub struct NatConfig {
     /// How many conversations the table holds at most. A conversation is an inside endpoint with one remote
     /// endpoint, except that endpoint-independent filtering keeps only one for each UDP or ICMP binding.
     pub capacity: usize,
-    /// `Some` for the tables of the Linux kernel, where an external port may serve several inside hosts towards
-    /// different destinations. Filtering is then always address and port dependent, and a preserving allocation that
-    /// finds the tuple taken draws at random.
-    pub conntrack: Option<InputPolicy>,
 }
 
 impl NatConfig {
@@ -261,15 +245,7 @@ impl NatConfig {
         mapped_outbound: true,
         // Linux's `nf_conntrack_max` on a machine with more than 4 GiB (nf_conntrack-sysctl).
         capacity: 262_144,
-        conntrack: None,
     };
-}
-
-impl NatConfig {
-    /// Whether nothing but TCP needs to know whom it talks to, where filtering is endpoint-independent.
-    pub(crate) fn tells_none_apart(&self) -> bool {
-        self.conntrack.is_none() && self.mapped_outbound
-    }
 }
 
 impl Default for NatConfig {
@@ -303,9 +279,6 @@ impl fmt::Display for NatConfig {
         }
         if self.capacity != NatConfig::RFC.capacity {
             write!(f, ", capacity {}", self.capacity)?;
-        }
-        if let Some(input) = self.conntrack {
-            write!(f, ", conntrack (input {input})")?;
         }
         Ok(())
     }

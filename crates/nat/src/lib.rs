@@ -5,7 +5,7 @@
 //!
 //! ```
 //! # use std::{net::SocketAddr, time::Instant};
-//! use nat::{Middlebox, Nat, Packet, Proto, Side, Verdict, presets};
+//! use nat::{Middlebox, Packet, Proto, Side, Translator, Verdict, presets};
 //! use rand_pcg::{Pcg64Mcg, rand_core::SeedableRng as _};
 //!
 //! struct Datagram { src: SocketAddr, dst: SocketAddr }
@@ -20,7 +20,7 @@
 //!
 //! # fn run(now: Instant) -> Result<(), Box<dyn std::error::Error>> {
 //! let preset = presets::nat("port-restricted-cone").ok_or("no such preset")?;
-//! let mut nat = Nat::new(preset.config.clone(), vec!["198.51.100.1".parse()?], Pcg64Mcg::seed_from_u64(1));
+//! let mut nat = Translator::new(preset.config.clone(), vec!["198.51.100.1".parse()?], Pcg64Mcg::seed_from_u64(1));
 //! let mut packet = Datagram { src: "192.168.1.2:4000".parse()?, dst: "203.0.113.9:3478".parse()? };
 //! assert_eq!(nat.packet(Side::Inside, &mut packet, now), Verdict::Forward(Side::Outside));
 //! assert_eq!(packet.src, "198.51.100.1:4000".parse()?);
@@ -30,9 +30,8 @@
 //! ```
 //!
 //! # What is modelled
-//! - **Bindings** by the mapping behaviour; an inside endpoint may hold many. No two live bindings share an external
-//!   endpoint, unless [`NatConfig::conntrack`] asks for the tables of the Linux kernel, where they share it towards
-//!   different destinations.
+//! - **Bindings** by the mapping behaviour; an inside endpoint may hold many. No two live bindings of a [`Nat`] share an
+//!   external endpoint; those of a [`LinuxNat`] do, towards different destinations, as in the kernel's tables.
 //! - **Conversations** of a binding with each remote endpoint, each with its own time, as devices built on
 //!   connection tracking have it. They are the filter's memory: an address may send while one conversation with it
 //!   lives. A binding lives as long as its longest conversation. Endpoint-independent filtering keeps a single
@@ -60,21 +59,23 @@
 mod config;
 mod firewall;
 mod key;
+mod linux;
 mod packet;
 mod ports;
 pub mod presets;
 mod session;
+mod translation;
 mod translator;
 pub mod v6;
 
-pub use config::{
-    Filtering, Hairpin, InputPolicy, Mapping, NatConfig, PortAllocation, PortRange, Timeouts, UnknownWord,
-};
+pub use config::{Filtering, Hairpin, Mapping, NatConfig, PortAllocation, PortRange, Timeouts, UnknownWord};
 pub use firewall::{
     Firewall, FirewallConfig, Inbound, InboundRefusal, Police, PoliceRate, PoliceUnit, Portal, Refusal, Rule,
     UdpLimits, Who,
 };
+pub use linux::{ForwardPolicy, HASH_SEED, InputPolicy, LinuxConfig, LinuxNat, LinuxRule};
 pub use packet::{
     Answer, DropReason, Ended, Event, LateAnswer, Middlebox, Packet, Proto, Side, TcpFlags, Verdict,
 };
+pub use translation::{Translation, Translator};
 pub use translator::{MapError, Mapped, Nat, Wanted};

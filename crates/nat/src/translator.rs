@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use rand::RngExt as _;
+use rand::{RngExt as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
 use slab::Slab;
 
@@ -15,8 +15,8 @@ use crate::key::{Epoch, Key, Map, bits};
 use crate::ports::PortSet;
 use crate::session::{Direction, Sessions};
 use crate::{
-    DropReason, Ended, Event, Filtering, Hairpin, InputPolicy, Mapping, Middlebox, NatConfig, Packet,
-    PortAllocation, PortRange, Proto, Side, TcpFlags, Verdict,
+    DropReason, Ended, Event, Filtering, Hairpin, Mapping, Middlebox, NatConfig, Packet, PortAllocation,
+    PortRange, Proto, Side, TcpFlags, Verdict,
 };
 
 pub use explicit::{MapError, Mapped, Wanted};
@@ -32,8 +32,6 @@ struct Binding {
     external: SocketAddr,
     /// Where the packet that created it went.
     remote: SocketAddr,
-    /// Whether the router itself holds it, so that nobody inside does.
-    held_by_router: bool,
     /// Which of the external addresses.
     address: usize,
     /// How many bindings there were before it.
@@ -44,9 +42,6 @@ struct Binding {
     /// The conversation used last, so that a single one needs no look-up.
     last: u32,
     last_remote: (u128, u16),
-    /// The neighbours among the bindings of the same inside endpoint, by age. Kept for conntrack only.
-    older: u32,
-    newer: u32,
 }
 
 /// What a conversation belongs to.
@@ -71,9 +66,7 @@ pub struct Nat {
     conversations: Map<(u32, u16, u128), u32>,
     /// How many conversations a binding has with an address. Kept for address-dependent filtering only.
     contacted: Map<(u32, u128), u32>,
-    /// The newest binding of an inside endpoint. Kept for conntrack only.
-    newest: Map<Key, u32>,
-    /// The ports taken, by external address and protocol. Not used by conntrack, where a port may serve many.
+    /// The ports taken, by external address and protocol.
     taken: Vec<Option<PortSet>>,
     next_port: u16,
     /// Bindings made so far.
@@ -103,7 +96,6 @@ impl Nat {
             sessions: Sessions::new(&config.timeouts, config.capacity),
             conversations: Map::default(),
             contacted: Map::default(),
-            newest: Map::default(),
             taken: (0..external.len() * 3).map(|_| None).collect(),
             next_port,
             serial: 0,
@@ -134,8 +126,13 @@ impl Nat {
     /// The live bindings: protocol, inside, external and first remote endpoint. In no particular order, but in the
     /// same one in each run.
     pub fn bindings(&self) -> impl Iterator<Item = (Proto, SocketAddr, SocketAddr, SocketAddr)> + '_ {
-        let own = self.bindings.iter().filter(|(_, binding)| !binding.held_by_router);
-        own.map(|(_, binding)| (binding.proto, binding.inside, binding.external, binding.remote))
+        let bindings = self.bindings.iter();
+        bindings.map(|(_, binding)| (binding.proto, binding.inside, binding.external, binding.remote))
+    }
+
+    /// What another kind of translator takes over from this one: randomness, and whether anybody listens.
+    pub(crate) fn heirloom(&mut self) -> (Pcg64Mcg, bool) {
+        (Pcg64Mcg::from_rng(&mut self.rng), self.events.is_some())
     }
 
     fn expire(&mut self, now: u64) {
@@ -172,37 +169,16 @@ impl Nat {
     fn end_binding(&mut self, slot: u32, at: u64, why: Ended) {
         let binding = self.bindings.remove(slot as usize);
         let Binding { proto, inside, external, remote, .. } = binding;
-        self.by_external.swap_remove(&self.external_key(proto, external, remote));
-        if binding.held_by_router {
-            return;
-        }
+        self.by_external.swap_remove(&Key::of(proto, external));
         let key = self.inside_key(proto, inside, remote);
         if self.by_inside.get(&key) == Some(&slot) {
             self.by_inside.swap_remove(&key);
         }
-        if self.config.conntrack.is_none() {
-            if let Some(taken) = &mut self.taken[binding.address * 3 + proto as usize] {
-                taken.remove(external.port());
-            }
-        } else {
-            self.unlink(&binding);
+        if let Some(taken) = &mut self.taken[binding.address * 3 + proto as usize] {
+            taken.remove(external.port());
         }
         if let (Some(events), Some(at)) = (&mut self.events, self.epoch.instant(at)) {
             events.push_back(Event::BindingExpired { at, proto, inside, external, remote, why });
-        }
-    }
-
-    /// Takes a binding out of the chain of its inside endpoint's bindings.
-    fn unlink(&mut self, binding: &Binding) {
-        if binding.older != NONE {
-            self.bindings[binding.older as usize].newer = binding.newer;
-        }
-        if binding.newer != NONE {
-            self.bindings[binding.newer as usize].older = binding.older;
-        } else if binding.older != NONE {
-            self.newest.insert(Key::of(binding.proto, binding.inside), binding.older);
-        } else {
-            self.newest.swap_remove(&Key::of(binding.proto, binding.inside));
         }
     }
 
@@ -210,20 +186,9 @@ impl Nat {
     #[inline]
     fn inside_key(&self, proto: Proto, inside: SocketAddr, remote: SocketAddr) -> Key {
         match self.config.mapping {
-            _ if self.config.conntrack.is_some() => Key::pair(proto, inside, remote),
             Mapping::EndpointIndependent => Key::of(proto, inside),
             Mapping::AddressDependent => Key::new(proto, inside, bits(remote.ip()), 0),
             Mapping::AddressAndPortDependent => Key::pair(proto, inside, remote),
-        }
-    }
-
-    /// What identifies the binding of packets from `remote` to `external`.
-    #[inline]
-    fn external_key(&self, proto: Proto, external: SocketAddr, remote: SocketAddr) -> Key {
-        if self.config.conntrack.is_some() {
-            Key::pair(proto, external, remote)
-        } else {
-            Key::of(proto, external)
         }
     }
 
@@ -232,7 +197,7 @@ impl Nat {
     fn remote_key(&self, proto: Proto, remote: SocketAddr) -> (u128, u16) {
         match self.config.filtering {
             // Each TCP connection has its own state, but nothing else tells senders apart here.
-            Filtering::EndpointIndependent if proto != Proto::Tcp && self.config.tells_none_apart() => (0, 0),
+            Filtering::EndpointIndependent if proto != Proto::Tcp && self.config.mapped_outbound => (0, 0),
             _ => (bits(remote.ip()), remote.port()),
         }
     }
@@ -317,26 +282,16 @@ impl Nat {
         }
         let (proto, remote, external) = (packet.proto(), packet.src(), packet.dst());
         let flags = packet.tcp_flags();
-        let Some(&slot) = self.by_external.get(&self.external_key(proto, external, remote)) else {
-            self.accept_as_router(proto, external, remote, now);
-            return Err(DropReason::NoBinding);
-        };
+        let slot = *self.by_external.get(&Key::of(proto, external)).ok_or(DropReason::NoBinding)?;
         let session = match self.admit(slot, proto, remote)? {
             None if self.bindings[slot as usize].lease != 0 => self.answerable(slot, proto, remote, now)?,
             session => session,
         };
-        let binding = &self.bindings[slot as usize];
-        let (inside, held_by_router) = (binding.inside, binding.held_by_router);
         if let Some(session) = session {
-            // What the router holds was begun from outside, so more of the same is no answer.
-            let direction = if held_by_router { Direction::Out } else { Direction::In };
-            let refresh = self.config.refresh_inbound || proto == Proto::Tcp || held_by_router;
-            self.sessions.touch(session, direction, flags, refresh, now);
+            let refresh = self.config.refresh_inbound || proto == Proto::Tcp;
+            self.sessions.touch(session, Direction::In, flags, refresh, now);
         }
-        if held_by_router {
-            return Err(DropReason::NoBinding);
-        }
-        packet.set_dst(inside);
+        packet.set_dst(self.bindings[slot as usize].inside);
         Ok(())
     }
 
@@ -355,33 +310,6 @@ impl Nat {
         }
     }
 
-    /// Linux with an accepting INPUT chain takes an unexpected packet for its own, and the entry that leaves
-    /// occupies the tuple. A SYN leaves none: the router answers it with a RST.
-    fn accept_as_router(&mut self, proto: Proto, external: SocketAddr, remote: SocketAddr, now: u64) {
-        let accepted = self.config.conntrack == Some(InputPolicy::Accept) && proto != Proto::Tcp;
-        if !accepted || self.sessions.is_full() {
-            return;
-        }
-        let binding = Binding {
-            proto,
-            inside: external,
-            external,
-            remote,
-            held_by_router: true,
-            address: 0,
-            serial: 0,
-            lease: 0,
-            conversations: 0,
-            last: NONE,
-            last_remote: (0, 0),
-            older: NONE,
-            newer: NONE,
-        };
-        let slot = self.bindings.insert(binding) as u32;
-        self.by_external.insert(self.external_key(proto, external, remote), slot);
-        self.open_conversation(slot, self.remote_key(proto, remote), now);
-    }
-
     /// A new binding for packets from `inside` to `remote`.
     fn bind(
         &mut self,
@@ -392,10 +320,7 @@ impl Nat {
     ) -> Result<u32, DropReason> {
         let address = self.address_for(inside.ip(), remote.ip()).ok_or(DropReason::NoExternalAddress)?;
         let ip = self.external[address];
-        let port = match self.config.conntrack {
-            None => self.free_port(proto, inside.port(), address),
-            Some(_) => self.free_tuple(proto, inside, remote, ip),
-        };
+        let port = self.free_port(proto, inside.port(), address);
         let external = SocketAddr::new(ip, port.ok_or(DropReason::NoFreePort)?);
         let slot = self.install(proto, inside, remote, address, external, now);
         self.by_inside.insert(self.inside_key(proto, inside, remote), slot);
@@ -412,36 +337,22 @@ impl Nat {
         external: SocketAddr,
         now: u64,
     ) -> u32 {
-        let older = match self.config.conntrack {
-            None => NONE,
-            Some(_) => self.newest.get(&Key::of(proto, inside)).copied().unwrap_or(NONE),
-        };
         let slot = self.bindings.insert(Binding {
             proto,
             inside,
             external,
             remote,
-            held_by_router: false,
             address,
             serial: self.serial,
             lease: 0,
             conversations: 0,
             last: NONE,
             last_remote: (0, 0),
-            older,
-            newer: NONE,
         }) as u32;
         self.serial += 1;
-        if self.config.conntrack.is_some() {
-            self.newest.insert(Key::of(proto, inside), slot);
-            if older != NONE {
-                self.bindings[older as usize].newer = slot;
-            }
-        } else {
-            let taken = &mut self.taken[address * 3 + proto as usize];
-            taken.get_or_insert_with(PortSet::new).insert(external.port());
-        }
-        self.by_external.insert(self.external_key(proto, external, remote), slot);
+        let taken = &mut self.taken[address * 3 + proto as usize];
+        taken.get_or_insert_with(PortSet::new).insert(external.port());
+        self.by_external.insert(Key::of(proto, external), slot);
         if let (Some(events), Some(at)) = (&mut self.events, self.epoch.instant(now)) {
             events.push_back(Event::BindingCreated { at, proto, inside, external, remote });
         }
@@ -494,78 +405,12 @@ impl Nat {
         }
     }
 
-    /// Linux's rule (`nf_nat_core.c`, `get_unique_tuple`): the external endpoint of the inside endpoint's newest
-    /// conversation, else its own port, else a random one, where the tuple towards `remote` is free.
-    fn free_tuple(
-        &mut self,
-        proto: Proto,
-        inside: SocketAddr,
-        remote: SocketAddr,
-        ip: IpAddr,
-    ) -> Option<u16> {
-        let free = |nat: &Nat, port: u16| {
-            !nat.by_external.contains_key(&Key::pair(proto, SocketAddr::new(ip, port), remote))
-        };
-        let mut range = self.class(proto, inside.port());
-        if range.low > range.high {
-            return None;
-        }
-        if self.config.mapping == Mapping::EndpointIndependent
-            && let Some(&newest) = self.newest.get(&Key::of(proto, inside))
-        {
-            let external = self.bindings[newest as usize].external;
-            if external.ip() == ip && free(self, external.port()) {
-                return Some(external.port());
-            }
-        }
-        match self.config.allocation {
-            PortAllocation::Preserving => {
-                if range.contains(inside.port()) && free(self, inside.port()) {
-                    return Some(inside.port());
-                }
-                // The kernel's classes of ports are finer than RFC 4787's.
-                if proto != Proto::Icmp && inside.port() < 512 {
-                    range = PortRange { low: 1, high: 511 };
-                } else if proto != Proto::Icmp && inside.port() < 1024 {
-                    range = PortRange { low: 600, high: 1023 };
-                }
-            }
-            PortAllocation::Sequential => {
-                let size = u32::from(range.high - range.low) + 1;
-                let first = u32::from(self.next_port.clamp(range.low, range.high) - range.low);
-                let candidates = (0..size).map(|i| range.low + ((first + i) % size) as u16);
-                let port = candidates.into_iter().find(|port| free(self, *port))?;
-                self.next_port = if port == range.high { range.low } else { port + 1 };
-                return Some(port);
-            }
-            PortAllocation::Random => {}
-        }
-        // The kernel looks at 128 ports from a random one upwards, then at 64 from another, and so on down to 8.
-        let size = u32::from(range.high - range.low) + 1;
-        let mut attempts = size.min(128);
-        loop {
-            let first = self.rng.random_range(0..size);
-            let mut candidates = (0..attempts).map(|i| range.low + ((first + i) % size) as u16);
-            if let Some(port) = candidates.find(|port| free(self, *port)) {
-                return Some(port);
-            }
-            if attempts >= size || attempts < 16 {
-                return None;
-            }
-            attempts /= 2;
-        }
-    }
-
     /// An ICMP error from outside about a packet of ours: back to the host that sent that packet. It neither
     /// ends nor refreshes the binding (RFC 4787 REQ-12, RFC 5508 REQ-4).
     fn error_inbound(&mut self, packet: &mut dyn Packet) -> Result<(), DropReason> {
         let quoted = packet.quoted().ok_or(DropReason::UnknownQuote)?;
         let (proto, external, remote) = (quoted.proto(), quoted.src(), quoted.dst());
-        let slot = *self
-            .by_external
-            .get(&self.external_key(proto, external, remote))
-            .filter(|slot| !self.bindings[**slot as usize].held_by_router)
-            .ok_or(DropReason::UnknownQuote)?;
+        let slot = *self.by_external.get(&Key::of(proto, external)).ok_or(DropReason::UnknownQuote)?;
         self.admit(slot, proto, remote).map_err(|_| DropReason::UnknownQuote)?;
         let inside = self.bindings[slot as usize].inside;
         quoted.set_src(inside);
@@ -613,7 +458,6 @@ impl Middlebox for Nat {
         self.sessions.clear();
         self.conversations.clear();
         self.contacted.clear();
-        self.newest.clear();
         self.taken.fill_with(|| None);
         self.explicit.clear();
         self.leases.clear();

@@ -121,7 +121,9 @@ fn what_was_asked_for_can_be_given_back() {
 
 #[test]
 fn one_without_an_end_outlives_all_but_a_reboot() {
+    // One that was a rule of Linux begins anew.
     let mut nat = Bench::preset("linux");
+    nat.out(udp(HOST, SERVER));
     nat.nat.set_config(preset("port-restricted-cone"));
     nat.nat.map(Proto::Tcp, ep("192.168.1.2:22"), Wanted::Prefer(2222), None, nat.now).unwrap();
     assert_eq!(nat.nat.poll_timeout(), None);

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Bench, ep, secs, tcp, udp};
-use nat::{NatConfig, PortRange, Proto, Side, Verdict};
+use nat::{LinuxConfig, LinuxRule, MapError, PortRange, Proto, Side, Verdict, Wanted};
 
 const HOST: &str = "192.168.1.2:4000";
 const OTHER: &str = "192.168.1.3:4000";
@@ -116,8 +116,10 @@ fn a_stream_is_one_that_is_answered_and_two_seconds_old() {
 
 #[test]
 fn a_short_range_serves_each_destination_anew() {
-    let mut nat =
-        Bench::new(NatConfig { ports: PortRange { low: 50000, high: 50007 }, ..common::preset("linux") });
+    let mut nat = Bench::new(LinuxConfig {
+        ports: Some(PortRange { low: 50000, high: 50007 }),
+        ..common::linux("linux")
+    });
     for remote in [SERVER, PEER] {
         let passed = (0..20)
             .filter(|i| {
@@ -156,5 +158,38 @@ fn no_two_conversations_share_a_tuple() {
         tuples.dedup();
         assert_eq!(tuples.len(), count);
         assert!(tuples.iter().all(|(proto, ..)| *proto == Proto::Udp));
+    }
+}
+
+#[test]
+fn a_redirection_is_open_to_all_and_carries_answers_only() {
+    let mut nat = Bench::preset("linux");
+    let until = Some(nat.now + secs(60));
+    let mut map = |inside: &str, wanted| nat.nat.map(Proto::Udp, ep(inside), wanted, until, nat.now);
+    assert_eq!(map(HOST, Wanted::Prefer(7000)), Ok(ep("198.51.100.1:7000")));
+    assert_eq!(map(OTHER, Wanted::Exactly(7000)), Err(MapError::PortTaken));
+    assert_eq!(map(OTHER, Wanted::Prefer(7000)), Ok(ep("198.51.100.1:7001")));
+    assert_eq!(map(HOST, Wanted::Any), Ok(ep("198.51.100.1:7000")));
+    // What the mapped socket sends by itself leaves from another port.
+    assert_eq!(nat.out(udp(HOST, SERVER)).port(), 4000);
+    assert_eq!(nat.reply(PEER, ep("198.51.100.1:7000")), Ok(ep(HOST)));
+    assert_eq!(nat.out(udp(HOST, PEER)).port(), 7000);
+    nat.wait(59);
+    assert_eq!(nat.reply(PEER, ep("198.51.100.1:7000")), Ok(ep(HOST)));
+    // The conversation outlives the redirection, and nobody else comes in any more.
+    nat.wait(1);
+    assert_eq!(nat.reply(PEER, ep("198.51.100.1:7000")), Ok(ep(HOST)));
+    assert_eq!(nat.reply(SERVER, ep("198.51.100.1:7000")), Err("no-binding"));
+    assert_eq!(nat.nat.mapped().count(), 0);
+}
+
+#[test]
+fn masquerade_forgets_with_its_address_and_snat_does_not() {
+    for (rule, left) in [(LinuxRule::Masquerade, 0), (LinuxRule::Snat, 1)] {
+        let mut nat = Bench::new(LinuxConfig { rule, ..LinuxConfig::MASQUERADE });
+        nat.out(udp(HOST, SERVER));
+        nat.nat.set_external(vec![ep("198.51.100.9:0").ip()], nat.now);
+        assert_eq!(nat.nat.conversations(), left, "{rule}");
+        assert_eq!(nat.out(udp(HOST, PEER)), ep("198.51.100.9:4000"));
     }
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use common::{EXTERNAL, Pkt, ep, start, tcp, udp};
 use nat::{
-    DropReason, Filtering, FirewallConfig, Hairpin, InputPolicy, Mapping, Middlebox, Nat, NatConfig,
-    PortAllocation, PortRange, Side, Timeouts, Verdict,
+    DropReason, Filtering, FirewallConfig, Hairpin, InputPolicy, LinuxConfig, LinuxNat, LinuxRule, Mapping,
+    Middlebox, Nat, NatConfig, PortAllocation, PortRange, Side, Timeouts, Translation, Translator, Verdict,
 };
 use proptest::prelude::*;
 use rand_pcg::Pcg64Mcg;
@@ -71,6 +71,28 @@ fn configs() -> impl Strategy<Value = NatConfig> {
         hairpin: Hairpin::Off,
         timeouts: Timeouts::idle(TIMEOUT),
         ..NatConfig::RFC
+    })
+}
+
+/// The rules of Linux that nobody gets in through unasked.
+fn linux_configs() -> impl Strategy<Value = LinuxConfig> {
+    let axes = (
+        prop::sample::select(
+            &[LinuxRule::Masquerade, LinuxRule::Snat, LinuxRule::Sequential, LinuxRule::AddressHash][..],
+        ),
+        prop::sample::select(InputPolicy::ALL),
+        any::<bool>(),
+        prop_oneof![Just(usize::MAX), 1..20_usize],
+        prop_oneof![Just(None), (4000..4012_u16).prop_map(Some)],
+    );
+    axes.prop_map(|(rule, input, random, capacity, high)| LinuxConfig {
+        rule,
+        input,
+        random,
+        capacity,
+        ports: high.map(|high| PortRange { low: 4000, high }),
+        timeouts: Timeouts::idle(TIMEOUT),
+        ..LinuxConfig::MASQUERADE
     })
 }
 
@@ -239,11 +261,19 @@ proptest! {
 
     /// The same packets meet the same fate, whether or not anybody listens or calls on time.
     #[test]
-    fn watching_changes_nothing(config in configs(), conntrack in any::<bool>(), steps in steps(120)) {
-        let conntrack = conntrack.then_some(InputPolicy::Accept);
-        let config = NatConfig { conntrack, ..config };
-        let plain = play(&mut make(config.clone()), &steps, false);
-        let mut watched = make(config);
+    fn watching_changes_nothing(
+        axes in configs().prop_map(Translation::Axes),
+        linux in linux_configs().prop_map(Translation::Linux),
+        which in any::<bool>(),
+        steps in steps(120),
+    ) {
+        let config = if which { axes } else { linux };
+        let make = || {
+            let external = vec![EXTERNAL.parse().expect("an address")];
+            Translator::new(config.clone(), external, Pcg64Mcg::seed_from_u64(5))
+        };
+        let plain = play(&mut make(), &steps, false);
+        let mut watched = make();
         watched.set_events(true);
         prop_assert_eq!(play(&mut watched, &steps, true), plain);
         // Every binding that the events created and did not end is still there.
@@ -265,10 +295,9 @@ proptest! {
 
     /// Linux's tables: no two conversations share a tuple, an answer reaches who asked, and nobody else gets in.
     #[test]
-    fn conntrack_gives_each_tuple_to_one(config in configs(), accept in any::<bool>(), steps in steps(120)) {
-        let input = if accept { InputPolicy::Accept } else { InputPolicy::Drop };
-        let config = NatConfig { conntrack: Some(input), refresh_inbound: false, ..config };
-        let mut nat = make(config.clone());
+    fn conntrack_gives_each_tuple_to_one(config in linux_configs(), steps in steps(120)) {
+        let external = vec![EXTERNAL.parse().expect("an address")];
+        let mut nat = LinuxNat::new(config.clone(), external, Pcg64Mcg::seed_from_u64(5));
         let (mut now, mut seen) = (start(), Vec::new());
         // By the tuple: who owns it, and when it was last sent from.
         let mut owners: BTreeMap<(SocketAddr, SocketAddr), (SocketAddr, Instant)> = BTreeMap::new();
@@ -291,12 +320,19 @@ proptest! {
                 (Side::Inside, verdict) => {
                     prop_assert!(matches!(verdict, Verdict::Drop(DropReason::NoFreePort | DropReason::TableFull)));
                 }
-                (Side::Outside, verdict) => match owners.get(&(before.dst, before.src)) {
-                    Some((owner, _)) => {
+                (Side::Outside, verdict) => match owners.get_mut(&(before.dst, before.src)) {
+                    Some((owner, last)) => {
                         prop_assert_eq!(verdict, Verdict::Forward(Side::Inside));
                         prop_assert_eq!(after.dst, *owner);
+                        *last = now;
                     }
-                    None => prop_assert_eq!(verdict, Verdict::Drop(DropReason::NoBinding)),
+                    None => {
+                        let dropped = matches!(
+                            verdict,
+                            Verdict::Drop(DropReason::NoBinding) | Verdict::Reject(DropReason::NoBinding, _)
+                        );
+                        prop_assert!(dropped, "{:?}", verdict);
+                    }
                 },
             }
             prop_assert!(nat.conversations() <= config.capacity);

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use common::{Pkt, preset, udp};
+use common::{Pkt, translation, udp};
 use nat::{
-    Filtering, FirewallConfig, Mapping, Middlebox, Nat, NatConfig, PortAllocation, Side, Verdict, presets,
+    Filtering, FirewallConfig, Mapping, Middlebox, NatConfig, PortAllocation, Side, Translation, Translator,
+    Verdict, presets,
 };
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::SeedableRng as _;
@@ -32,7 +33,7 @@ impl Site {
         let public: IpAddr = public.parse().expect("an address");
         let private = "10.0.0.2".parse().expect("an address");
         let nat = |config| -> Option<Box<dyn Middlebox>> {
-            Some(Box::new(Nat::new(config, vec![public], Pcg64Mcg::seed_from_u64(3))))
+            Some(Box::new(Translator::new(config, vec![public], Pcg64Mcg::seed_from_u64(3))))
         };
         let firewall = |config| -> Option<Box<dyn Middlebox>> { Some(Box::new(common::walled(config))) };
         let (host, middlebox) = match name {
@@ -43,13 +44,13 @@ impl Site {
             }
             name => {
                 let config = match name.split_once('+') {
-                    None => preset(name),
-                    Some((mapping, filtering)) => NatConfig {
+                    None => translation(name),
+                    Some((mapping, filtering)) => Translation::Axes(NatConfig {
                         mapping: mapping.to_lowercase().parse().expect("a mapping"),
                         filtering: filtering.to_lowercase().parse().expect("a filtering"),
                         allocation,
                         ..NatConfig::RFC
-                    },
+                    }),
                 };
                 (private, nat(config))
             }

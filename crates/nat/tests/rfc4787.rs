@@ -4,7 +4,8 @@ mod common;
 
 use common::{Bench, EXTERNAL, echo, ep, error, preset, secs, tcp, udp};
 use nat::{
-    Filtering, Mapping, Middlebox as _, NatConfig, PortAllocation, PortRange, Side, Timeouts, Verdict,
+    Filtering, Mapping, Middlebox as _, NatConfig, PortAllocation, PortRange, Side, Timeouts, Translation,
+    Verdict,
 };
 
 const HOST: &str = "192.168.1.2:4000";
@@ -50,7 +51,10 @@ fn req_1_of_rfc_5382_holds_for_tcp() {
 fn req_2_pooling_is_paired() {
     let pool = ["198.51.100.1", "198.51.100.2", "198.51.100.3"].map(|ip| ip.parse().unwrap());
     let rng = <rand_pcg::Pcg64Mcg as rand_pcg::rand_core::SeedableRng>::seed_from_u64(1);
-    let mut nat = Bench { nat: nat::Nat::new(preset("symmetric"), pool.to_vec(), rng), now: common::start() };
+    let mut nat = Bench {
+        nat: nat::Translator::new(preset("symmetric").into(), pool.to_vec(), rng),
+        now: common::start(),
+    };
     let mut used = std::collections::BTreeSet::new();
     for host in 2..20 {
         let addresses: std::collections::BTreeSet<_> = (1..20)
@@ -409,7 +413,12 @@ fn allocation_random_fills_its_range_evenly() {
 #[test]
 fn the_table_has_a_limit_and_frees_it() {
     for name in ["rfc4787", "full-cone", "symmetric", "linux"] {
-        let mut nat = Bench::new(NatConfig { capacity: 3, ..preset(name) });
+        let mut config = common::translation(name);
+        match &mut config {
+            Translation::Axes(config) => config.capacity = 3,
+            Translation::Linux(config) => config.capacity = 3,
+        }
+        let mut nat = Bench::new(config);
         for host in 2..5 {
             nat.out(udp(&format!("192.168.1.{host}:4000"), SERVER));
         }
@@ -448,7 +457,8 @@ fn packets_for_somebody_else_are_not_ours() {
 fn ipv6_is_translated_the_same_way() {
     let external = vec![EXTERNAL.parse().unwrap(), "2001:db8::1".parse().unwrap()];
     let rng = <rand_pcg::Pcg64Mcg as rand_pcg::rand_core::SeedableRng>::seed_from_u64(1);
-    let mut nat = Bench { nat: nat::Nat::new(NatConfig::RFC, external, rng), now: common::start() };
+    let mut nat =
+        Bench { nat: nat::Translator::new(NatConfig::RFC.into(), external, rng), now: common::start() };
     let seen = nat.out(udp("[fd00::2]:4000", "[2001:db8:1::9]:9"));
     assert_eq!(seen, ep("[2001:db8::1]:4000"));
     assert_eq!(nat.reply("[2001:db8:1::9]:9", seen), Ok(ep("[fd00::2]:4000")));
@@ -495,9 +505,8 @@ fn words_and_values_belong_together() {
          address-and-port-dependent"
     );
     assert_eq!(
-        preset("linux").to_string(),
-        "mapping endpoint-independent, filtering address-and-port-dependent, ports preserving, hairpin none, \
-         udp 30s/120s after 2s, tcp 120s/432000s, icmp 30s, conntrack (input drop)"
+        common::translation("linux").to_string(),
+        "rule masquerade, input drop, forward drop, udp 30s/120s after 2s, tcp 120s/432000s, icmp 30s"
     );
 }
 

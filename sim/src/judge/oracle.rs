@@ -5,7 +5,10 @@
 //! without port prediction, a pair of classes connects exactly where RFC 4787's definitions let it.
 
 use crate::scenario::{Attachment, Host, Router, Scenario};
-use nat::{Filtering, FirewallConfig, Hairpin, Inbound, InputPolicy, Mapping, PortAllocation, Proto};
+use nat::{
+    Filtering, FirewallConfig, ForwardPolicy, Hairpin, Inbound, InputPolicy, LinuxConfig, LinuxRule, Mapping,
+    PortAllocation, Proto, Translation,
+};
 use std::net::IpAddr;
 use trace::Path;
 
@@ -76,17 +79,14 @@ impl Class {
             class.per_mapping = Filtering::AddressAndPortDependent;
         }
         if let Some(nat) = &router.nat {
-            class.mapping = class.mapping.max(nat.mapping);
-            // The tables of Linux filter by address and port whatever else they do.
-            let filtering =
-                if nat.conntrack.is_some() { Filtering::AddressAndPortDependent } else { nat.filtering };
+            let Axes { mapping, filtering, guessable, poisoned } = Axes::of(nat);
+            class.mapping = class.mapping.max(mapping);
             class.filtering = class.filtering.max(filtering);
             if class.varies() {
                 class.per_mapping = class.per_mapping.max(filtering);
             }
-            class.poisoned |= nat.conntrack == Some(InputPolicy::Accept);
-            class.guessable |=
-                nat.mapping != Mapping::EndpointIndependent && nat.allocation != PortAllocation::Random;
+            class.poisoned |= poisoned;
+            class.guessable |= guessable;
         }
         if let Some(firewall) = &router.firewall {
             if stateful {
@@ -105,6 +105,57 @@ impl Class {
     /// it is laxer than one box with the same words.
     fn lax(self) -> bool {
         self.varies() && self.per_mapping < self.filtering
+    }
+}
+
+/// What counts of one translator.
+struct Axes {
+    mapping: Mapping,
+    filtering: Filtering,
+    guessable: bool,
+    poisoned: bool,
+}
+
+impl Axes {
+    fn of(nat: &Translation) -> Axes {
+        match nat {
+            Translation::Axes(nat) => Axes {
+                mapping: nat.mapping,
+                filtering: nat.filtering,
+                guessable: nat.mapping != Mapping::EndpointIndependent
+                    && nat.allocation != PortAllocation::Random,
+                poisoned: false,
+            },
+            Translation::Linux(nat) => Axes::of_linux(nat),
+        }
+    }
+
+    fn of_linux(nat: &LinuxConfig) -> Axes {
+        let mapping = match nat.rule {
+            LinuxRule::AddressHash => Mapping::AddressDependent,
+            LinuxRule::EndpointsHash | LinuxRule::Sequential => Mapping::AddressAndPortDependent,
+            LinuxRule::EndpointHash => Mapping::EndpointIndependent,
+            _ if nat.random => Mapping::AddressAndPortDependent,
+            _ => Mapping::EndpointIndependent,
+        };
+        let filtering = match nat.rule {
+            LinuxRule::FullCone | LinuxRule::Static if nat.forward == ForwardPolicy::Accept => {
+                Filtering::EndpointIndependent
+            }
+            LinuxRule::RestrictedCone if nat.forward == ForwardPolicy::Accept => Filtering::AddressDependent,
+            // The tables of Linux filter by address and port whatever else they do.
+            _ => Filtering::AddressAndPortDependent,
+        };
+        let poisoned = nat.input == InputPolicy::Accept && filtering != Filtering::EndpointIndependent;
+        Axes { mapping, filtering, guessable: nat.rule == LinuxRule::Sequential, poisoned }
+    }
+}
+
+/// Whether a translator turns packets for its own addresses back inside.
+fn hairpins(nat: &Translation) -> bool {
+    match nat {
+        Translation::Axes(nat) => nat.hairpin != Hairpin::Off,
+        Translation::Linux(nat) => nat.hairpin && (nat.rule.has_map() || nat.rule == LinuxRule::Static),
     }
 }
 
@@ -184,7 +235,7 @@ pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
     // Otherwise each knows only the other's outermost address, and the box that has it must turn packets around. What
     // stands further out they need not pass, only the questions to the STUN servers.
     let turning = a.iter().rposition(|(_, router)| router.nat.is_some()).filter(|i| *i >= inner_a.len());
-    let hairpin = turning.filter(|i| a[*i].1.nat.as_ref().is_some_and(|nat| nat.hairpin != Hairpin::Off));
+    let hairpin = turning.filter(|i| a[*i].1.nat.as_ref().is_some_and(hairpins));
     let around = hairpin.filter(|_| class(&a).udp && class(&b).udp).map_or(Direct::No, |i| {
         let beyond = a.len() - 1 - i;
         connects(class(&a[..=i]), class(&b[..b.len() - beyond]))

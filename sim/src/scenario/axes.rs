@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use nat::{NatConfig, Timeouts};
+use nat::{Hairpin, LinuxConfig, NatConfig, Timeouts, Translation};
 
 use super::error::{Problems, suggest};
 use super::file;
@@ -95,10 +95,10 @@ pub(super) fn set_capacity(slot: &mut usize, value: Option<Val<u64>>, problems: 
 pub(super) fn nat(
     spec: Option<Sugar<file::Nat>>,
     problems: &mut Problems<'_>,
-) -> (Option<NatConfig>, String) {
+) -> (Option<Translation>, String) {
     // Most home routers run Linux.
     let spec = spec.unwrap_or(Sugar { span: 0..0, value: Either::Word("linux".to_owned()) });
-    let table = match spec.value {
+    let mut table = match spec.value {
         Either::Word(word) if word == NONE => return (None, NONE.to_owned()),
         Either::Word(word) => {
             let config = preset(&word, spec.span, "NAT preset", nat::presets::NATS, problems)
@@ -107,12 +107,99 @@ pub(super) fn nat(
         }
         Either::Table(table) => *table,
     };
-    let base = table.preset.and_then(|name| {
+    let base = table.preset.take().and_then(|name| {
         let span = name.span.clone();
         let name = take(Some(name), problems)?;
         preset(&name, span, "NAT preset", nat::presets::NATS, problems)
     });
-    let mut config = base.map_or(NatConfig::RFC, |base| base.config.clone());
+    let start = base.map(|base| base.config.clone());
+    let config = match start {
+        Some(Translation::Linux(config)) => Translation::Linux(linux(config, table, problems)),
+        None if table.rule.is_some() => Translation::Linux(linux(LinuxConfig::MASQUERADE, table, problems)),
+        Some(Translation::Axes(config)) => Translation::Axes(axes(config, table, problems)),
+        None => Translation::Axes(axes(NatConfig::RFC, table, problems)),
+    };
+    let name = base.filter(|base| base.config == config).map_or(CUSTOM, |base| base.name);
+    (Some(config), name.to_owned())
+}
+
+/// Where keys stand that do not go together with the others of their table.
+fn misplaced<const N: usize>(
+    keys: [(&'static str, Option<Range<usize>>); N],
+    why: &str,
+    help: &str,
+    problems: &mut Problems<'_>,
+) {
+    for (key, span) in keys {
+        if let Some(span) = span {
+            problems.add(span, format!("`{key}` {why}"), help);
+        }
+    }
+}
+
+fn span<T>(value: Option<&Val<T>>) -> Option<Range<usize>> {
+    value.map(|value| value.span.clone())
+}
+
+/// A rule of the Linux kernel, changed by the keys of a table.
+fn linux(mut config: LinuxConfig, table: file::Nat, problems: &mut Problems<'_>) -> LinuxConfig {
+    misplaced(
+        [
+            ("mapping", span(table.mapping.as_ref())),
+            ("filtering", span(table.filtering.as_ref())),
+            ("ports", span(table.ports.as_ref())),
+            ("refresh", span(table.refresh.as_ref())),
+        ],
+        "follows from the rule of the Linux kernel",
+        "leave it away, choose another `rule`, or describe the NAT by its axes alone",
+        problems,
+    );
+    set_word(&mut config.rule, table.rule, problems);
+    if let Some(ports) = take(table.port_range, problems) {
+        config.ports = Some(ports.0);
+    }
+    set(&mut config.random, table.random, problems);
+    set(&mut config.persistent, table.persistent, problems);
+    if let Some(Word(hairpin)) = take(table.hairpin, problems) {
+        config.hairpin = hairpin != Hairpin::Off;
+    }
+    set_word(&mut config.input, table.input, problems);
+    set_word(&mut config.forward, table.forward, problems);
+    if let Some(hosts) = table.hosts {
+        config.hosts = hosts.into_iter().filter_map(|host| take(Some(host), problems)).collect();
+    }
+    set(&mut config.map_timeout, table.map_timeout, problems);
+    Times {
+        udp: table.udp_timeout,
+        udp_unreplied: table.udp_unreplied_timeout,
+        udp_replied: table.udp_replied_timeout,
+        udp_replied_after: table.udp_replied_after,
+        tcp_transitory: table.tcp_transitory_timeout,
+        tcp_established: table.tcp_established_timeout,
+        icmp: table.icmp_timeout,
+    }
+    .apply(&mut config.timeouts, problems);
+    set(&mut config.tcp_pickup, table.tcp_pickup, problems);
+    set_capacity(&mut config.capacity, table.capacity, problems);
+    config
+}
+
+/// The axes of RFC 4787, changed by the keys of a table.
+fn axes(mut config: NatConfig, table: file::Nat, problems: &mut Problems<'_>) -> NatConfig {
+    misplaced(
+        [
+            ("rule", span(table.rule.as_ref())),
+            ("input", span(table.input.as_ref())),
+            ("forward", span(table.forward.as_ref())),
+            ("random", span(table.random.as_ref())),
+            ("persistent", span(table.persistent.as_ref())),
+            ("hosts", table.hosts.as_ref().and_then(|hosts| span(hosts.first()))),
+            ("map-timeout", span(table.map_timeout.as_ref())),
+        ],
+        "belongs to a rule of the Linux kernel, and this NAT is described by its axes",
+        "leave it away, or start from `rule = \"masquerade\"` without axes",
+        problems,
+    );
     set_word(&mut config.mapping, table.mapping, problems);
     set_word(&mut config.filtering, table.filtering, problems);
     set_word(&mut config.allocation, table.ports, problems);
@@ -137,7 +224,5 @@ pub(super) fn nat(
     set(&mut config.tcp_pickup, table.tcp_pickup, problems);
     set(&mut config.mapped_outbound, table.mapped_outbound, problems);
     set_capacity(&mut config.capacity, table.capacity, problems);
-    set_word(&mut config.conntrack, table.conntrack, problems);
-    let name = base.filter(|base| base.config == config).map_or(CUSTOM, |base| base.name);
-    (Some(config), name.to_owned())
+    config
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use link::LinkConfig;
-use nat::{NatConfig, Timeouts};
+use nat::{Hairpin, LinuxConfig, NatConfig, Timeouts, Translation};
 use trace::FlowKind;
 
 use super::model::{Access, Action, Attachment, Expect, Scenario, Server, Traffic};
@@ -221,7 +221,38 @@ pub(super) fn word(word: &str) -> String {
     format!("\"{word}\"")
 }
 
-fn nat_table(nat: &NatConfig, name: &str) -> String {
+fn nat_table(nat: &Translation, name: &str) -> String {
+    match nat {
+        Translation::Axes(nat) => axes_table(nat, name),
+        Translation::Linux(nat) => linux_table(nat, name),
+    }
+}
+
+fn linux_table(nat: &LinuxConfig, name: &str) -> String {
+    let mut pairs = preset(name);
+    pairs.push(("rule", word(nat.rule.as_str())));
+    if let Some(ports) = nat.ports {
+        pairs.push(("port-range", word(&ports.to_string())));
+    }
+    let hairpin = if nat.hairpin { Hairpin::ExternalSource } else { Hairpin::Off };
+    pairs.extend([
+        ("random", nat.random.to_string()),
+        ("persistent", nat.persistent.to_string()),
+        ("hairpin", word(hairpin.as_str())),
+        ("input", word(nat.input.as_str())),
+        ("forward", word(nat.forward.as_str())),
+    ]);
+    if !nat.hosts.is_empty() {
+        let hosts: Vec<String> = nat.hosts.iter().map(|host| word(&host.to_string())).collect();
+        pairs.push(("hosts", format!("[{}]", hosts.join(", "))));
+    }
+    pairs.push(("map-timeout", duration(nat.map_timeout)));
+    pairs.extend(timeouts(&nat.timeouts));
+    pairs.extend([("tcp-pickup", nat.tcp_pickup.to_string()), ("capacity", nat.capacity.to_string())]);
+    inline(&pairs)
+}
+
+fn axes_table(nat: &NatConfig, name: &str) -> String {
     let refresh = Refresh { outbound: nat.refresh_outbound, inbound: nat.refresh_inbound };
     let refresh =
         Refresh::all().into_iter().find(|(_, known)| *known == refresh).map_or("both", |(word, _)| word);
@@ -239,7 +270,6 @@ fn nat_table(nat: &NatConfig, name: &str) -> String {
         ("tcp-pickup", nat.tcp_pickup.to_string()),
         ("mapped-outbound", nat.mapped_outbound.to_string()),
         ("capacity", nat.capacity.to_string()),
-        ("conntrack", word(nat.conntrack.map_or("off", nat::InputPolicy::as_str))),
     ]);
     inline(&pairs)
 }

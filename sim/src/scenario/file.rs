@@ -6,7 +6,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use link::{Aqm, Jitter, Late, Loss, StepTo};
-use nat::{Filtering, Hairpin, Inbound, InboundRefusal, InputPolicy, Mapping, PortAllocation, Refusal};
+use nat::{
+    Filtering, ForwardPolicy, Hairpin, Inbound, InboundRefusal, InputPolicy, LinuxRule, Mapping,
+    PortAllocation, Refusal,
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use trace::{FlowKind, Path};
@@ -94,7 +97,7 @@ pub(super) struct Router {
     pub(super) link: Option<Sugar<Link>>,
 }
 
-/// Address translation as the axes of RFC 4787.
+/// Address translation as the axes of RFC 4787, or as a rule of the Linux kernel.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Nat {
@@ -133,8 +136,21 @@ pub(super) struct Nat {
     pub(super) mapped_outbound: Option<Val<bool>>,
     /// How many conversations it can remember.
     pub(super) capacity: Option<Val<u64>>,
-    /// Tables as in the Linux kernel, with the policy for packets to the router itself; or "off".
-    pub(super) conntrack: Option<Val<Word<Option<InputPolicy>>>>,
+    /// Translation as the Linux kernel does it, by this rule of nftables. It goes with the keys below and with
+    /// port-range, hairpin, the timeouts, tcp-pickup and capacity; the other axes follow from it.
+    pub(super) rule: Option<Val<Word<LinuxRule>>>,
+    /// Linux: what happens to packets for the router itself.
+    pub(super) input: Option<Val<Word<InputPolicy>>>,
+    /// Linux: what happens to new conversations from outside that the rule leads to a host.
+    pub(super) forward: Option<Val<Word<ForwardPolicy>>>,
+    /// Linux: a random port for each conversation.
+    pub(super) random: Option<Val<bool>>,
+    /// Linux: a host keeps its address of the router's several.
+    pub(super) persistent: Option<Val<bool>>,
+    /// Linux, rule "static": the hosts that the router's addresses belong to, in their order.
+    pub(super) hosts: Option<Vec<Val<IpAddr>>>,
+    /// Linux, rules "full-cone" and "restricted-cone": how long a host is found after its last packet.
+    pub(super) map_timeout: Option<Val<Duration>>,
 }
 
 /// A packet filter between a router's inside and its uplink.

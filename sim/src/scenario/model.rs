@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 use link::LinkConfig;
-use nat::{FirewallConfig, NatConfig};
+use nat::{FirewallConfig, Translation};
 use std::net::IpAddr;
 use std::time::Duration;
 use trace::{FlowKind, Path};
@@ -35,7 +35,7 @@ pub struct Router {
     /// Its inside network, e.g. 192.168.1.0/24: address of the network and prefix length.
     pub lan: (IpAddr, u8),
     /// Address translation; `None` = it routes without translating.
-    pub nat: Option<NatConfig>,
+    pub nat: Option<Translation>,
     /// Preset name or "custom", for people.
     pub nat_name: String,
     /// Packet filter towards its uplink; `None` = none beyond the NAT.

@@ -504,15 +504,9 @@ words!(nat::Filtering, "a filtering behaviour", "address-and-port-dependent");
 words!(nat::PortAllocation, "a port allocation", "preserving");
 words!(nat::Hairpin, "a hairpin behaviour", "external-source");
 
-impl Words for Option<nat::InputPolicy> {
-    const WHAT: &'static str = "a conntrack input policy";
-    const EXAMPLE: &'static str = "\"drop\"";
-
-    fn all() -> Vec<(&'static str, Self)> {
-        let policies = nat::InputPolicy::ALL.iter().map(|policy| (policy.as_str(), Some(*policy)));
-        std::iter::once(("off", None)).chain(policies).collect()
-    }
-}
+words!(nat::LinuxRule, "a translation rule of Linux", "masquerade");
+words!(nat::InputPolicy, "an input policy", "drop");
+words!(nat::ForwardPolicy, "a forward policy", "drop");
 
 /// Which packets start the time of a conversation anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use crate::topology::{COORDINATOR, Node, NodeIdx, Topology};
 use coord::RelayInfo;
 use indexmap::IndexMap;
 use link::Link;
-use nat::{Firewall, Middlebox, Nat};
+use nat::{Firewall, Middlebox, Translator};
 use rand::Rng as _;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -406,7 +406,7 @@ fn site(node: &Node, seed: Seed, options: Options, start: Instant) -> Site {
         Some(plan) => {
             let mut nat = plan.nat.clone().map(|config| {
                 let external: Vec<IpAddr> = plan.external.clone();
-                Nat::new(config, external, seed.pcg(&format!("nat {name}")))
+                Translator::new(config, external, seed.pcg(&format!("nat {name}")))
             });
             if let Some(nat) = &mut nat {
                 nat.set_events(options.log);

@@ -7,7 +7,7 @@ use crate::icmp::Limiter;
 use crate::packet::{ErrorKind, Packet};
 use indexmap::IndexMap;
 use link::Link;
-use nat::{Answer, DropReason, Firewall, Middlebox, Nat, Side, Verdict};
+use nat::{Answer, DropReason, Firewall, Middlebox, Side, Translator, Verdict};
 use rustc_hash::FxBuildHasher;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -55,7 +55,7 @@ impl Inner {
 
 /// A router, running.
 pub(super) struct Router {
-    pub(super) nat: Option<Nat>,
+    pub(super) nat: Option<Translator>,
     pub(super) firewall: Option<Firewall>,
     /// Who is where on the inside.
     pub(super) inside: IndexMap<IpAddr, u32, FxBuildHasher>,

@@ -6,7 +6,7 @@ mod nats;
 pub use firewalls::FIREWALLS;
 pub use nats::NATS;
 
-use crate::{FirewallConfig, NatConfig};
+use crate::{FirewallConfig, Translation};
 
 /// A configuration with a name.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub struct Preset<C> {
 }
 
 /// The NAT called `name`.
-pub fn nat(name: &str) -> Option<&'static Preset<NatConfig>> {
+pub fn nat(name: &str) -> Option<&'static Preset<Translation>> {
     NATS.iter().find(|preset| preset.name == name)
 }
 

@@ -4,9 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::{NONE, Nat, Owner};
-use crate::key::bits;
+use crate::key::{Key, bits};
 use crate::ports::PortSet;
-use crate::{Ended, Filtering, Middlebox as _, NatConfig};
+use crate::{Ended, Filtering, NatConfig};
 
 impl Nat {
     /// Behaves otherwise from now on, with the bindings and conversations that it has. To forget them as well, call
@@ -17,9 +17,6 @@ impl Nat {
     /// packets from inside use. A filter that becomes stricter than endpoint-independent knows of the remote endpoint that
     /// each binding was made for, and of no other.
     pub fn set_config(&mut self, config: NatConfig) {
-        if self.config.conntrack != config.conntrack {
-            self.clear();
-        }
         self.sessions.configure(&config.timeouts, config.capacity);
         self.next_port = self.next_port.clamp(config.ports.low, config.ports.high.max(config.ports.low));
         self.config = config;
@@ -77,16 +74,13 @@ impl Nat {
             let binding = &self.bindings[slot as usize];
             let (proto, inside, external, remote) =
                 (binding.proto, binding.inside, binding.external, binding.remote);
-            let (address, router, own) =
-                (binding.address, binding.held_by_router, remote.port() != 0 || binding.lease == 0);
-            self.by_external.insert(self.external_key(proto, external, remote), slot);
-            if !router && own {
+            let (address, own) = (binding.address, remote.port() != 0 || binding.lease == 0);
+            self.by_external.insert(Key::of(proto, external), slot);
+            if own {
                 self.by_inside.insert(self.inside_key(proto, inside, remote), slot);
             }
-            if self.config.conntrack.is_none() {
-                let taken = &mut self.taken[address * 3 + proto as usize];
-                taken.get_or_insert_with(PortSet::new).insert(external.port());
-            }
+            let taken = &mut self.taken[address * 3 + proto as usize];
+            taken.get_or_insert_with(PortSet::new).insert(external.port());
         }
     }
 

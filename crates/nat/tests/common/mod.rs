@@ -4,7 +4,10 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use nat::{Firewall, FirewallConfig, Middlebox, Nat, NatConfig, Packet, Proto, Side, TcpFlags, Verdict};
+use nat::{
+    Firewall, FirewallConfig, LinuxConfig, Middlebox, NatConfig, Packet, Proto, Side, TcpFlags, Translation,
+    Translator, Verdict,
+};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::SeedableRng as _;
 
@@ -80,8 +83,18 @@ pub(crate) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-pub(crate) fn preset(name: &str) -> NatConfig {
+pub(crate) fn translation(name: &str) -> Translation {
     nat::presets::nat(name).expect("a preset").config.clone()
+}
+
+/// A preset that is described by axes.
+pub(crate) fn preset(name: &str) -> NatConfig {
+    translation(name).axes().expect("axes").clone()
+}
+
+/// A preset that is a rule of the Linux kernel.
+pub(crate) fn linux(name: &str) -> LinuxConfig {
+    translation(name).linux().expect("a rule").clone()
 }
 
 pub(crate) fn walled(config: FirewallConfig) -> Firewall {
@@ -90,18 +103,18 @@ pub(crate) fn walled(config: FirewallConfig) -> Firewall {
 
 /// A NAT at `EXTERNAL`, and a clock that the test moves.
 pub(crate) struct Bench {
-    pub(crate) nat: Nat,
+    pub(crate) nat: Translator,
     pub(crate) now: Instant,
 }
 
 impl Bench {
-    pub(crate) fn new(config: NatConfig) -> Bench {
+    pub(crate) fn new(config: impl Into<Translation>) -> Bench {
         let external = vec![EXTERNAL.parse().expect("an address")];
-        Bench { nat: Nat::new(config, external, Pcg64Mcg::seed_from_u64(7)), now: start() }
+        Bench { nat: Translator::new(config.into(), external, Pcg64Mcg::seed_from_u64(7)), now: start() }
     }
 
     pub(crate) fn preset(name: &str) -> Bench {
-        Bench::new(preset(name))
+        Bench::new(translation(name))
     }
 
     pub(crate) fn wait(&mut self, seconds: u64) {
