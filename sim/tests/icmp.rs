@@ -164,3 +164,57 @@ fn rfc1812_5_2_7_1_nobody_at_an_address_is_told_when_the_router_has_asked_three_
     let [(after, _, Some(ErrorKind::HostUnreachable))] = heard[..] else { panic!("{heard:?}") };
     assert!(after >= 3 * SEC && after < 3 * SEC + SEC / 10, "{after:?}");
 }
+
+#[test]
+fn rfc5508_4_an_error_comes_back_through_two_nats_and_a_firewall() {
+    let network = "router.edge = { region = \"eu-west\", nat = \"none\", firewall = \"stateful\", lan = \"41.0.0.0/24\" }\n\
+                   router.carrier = { behind = \"edge\", nat = \"cgn\" }\n\
+                   router.home = { behind = \"carrier\", nat = \"linux\" }\n\
+                   host.takkie = { behind = \"home\" }\nhost.flappie = { region = \"eu-west\" }\n";
+
+    let heard = heard(network, "takkie", "33.0.0.2:9", &[100], SEC);
+
+    let [(_, to, Some(ErrorKind::PortUnreachable))] = heard[..] else { panic!("{heard:?}") };
+    assert_eq!(to, "33.0.0.2:9".parse().expect("an endpoint"), "as the program knows it");
+}
+
+/// Three layers of NAT, of which each may or may not turn packets for its own address back inside.
+fn hairpinned(building: &str, carrier: &str, to: &str) -> Vec<SocketAddr> {
+    let text = format!(
+        "title = \"A house\"\nuntil = \"5s\"\n\
+         router.carrier = {{ region = \"eu-west\", lan = \"100.64.0.0/10\", nat = {{ filtering = \"endpoint-independent\", hairpin = \"{carrier}\" }} }}\n\
+         router.building = {{ behind = \"carrier\", lan = \"10.0.0.0/24\", nat = {{ filtering = \"endpoint-independent\", hairpin = \"{building}\" }} }}\n\
+         router.a = {{ behind = \"building\", nat = {{ filtering = \"endpoint-independent\", hairpin = \"none\" }} }}\n\
+         router.b = {{ behind = \"building\", nat = {{ filtering = \"endpoint-independent\", hairpin = \"none\" }} }}\n\
+         host.takkie = {{ behind = \"a\" }}\nhost.flappie = {{ behind = \"b\" }}\nhost.server = {{ region = \"eu-west\" }}\n"
+    );
+    let scenario = scenario(&text);
+    let topology = Topology::new(&scenario).expect("a sound network");
+    let mut world = World::bare(&scenario, &topology, Seed(1), Options::default());
+    // What flappie sends first makes bindings that keep its port at every layer, open to anybody.
+    let (flappie, heard) = Prober::boxed("33.0.0.2:9", &[1], SEC);
+    world.add_program("flappie", flappie).expect("a host");
+    world.run_until(SEC);
+    let (takkie, _) = Prober::boxed(to, &[1], SEC);
+    world.add_program("takkie", takkie).expect("a host");
+    world.run_until(5 * SEC);
+    heard.take().into_iter().filter(|(_, _, error)| error.is_none()).map(|(_, from, _)| from).collect()
+}
+
+#[test]
+fn rfc4787_req9_each_layer_turns_back_what_is_for_its_own_address_and_no_other() {
+    let source = |text: &str| vec![text.parse::<SocketAddr>().expect("an endpoint")];
+    let (at_building, at_carrier) = ("100.64.0.2:4000", "33.0.0.1:4000");
+    for (building, carrier) in [
+        ("none", "none"),
+        ("none", "external-source"),
+        ("external-source", "none"),
+        ("external-source", "external-source"),
+    ] {
+        // The sender shows the address of the layer that turned the packet, with the next port that was free there.
+        let inner = if building == "none" { vec![] } else { source("100.64.0.2:4001") };
+        let outer = if carrier == "none" { vec![] } else { source("33.0.0.1:4001") };
+        assert_eq!(hairpinned(building, carrier, at_building), inner, "{building} inside {carrier}");
+        assert_eq!(hairpinned(building, carrier, at_carrier), outer, "{building} inside {carrier}");
+    }
+}
