@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use proxy::Credentials;
+
 use crate::policy::Policy;
 
 /// The private keys of a peer, all Curve25519.
@@ -36,6 +38,18 @@ pub struct Config {
     pub coordinator_key: [u8; 32],
     /// Unix time at the `now` that [`Peer::new`](crate::Peer::new) gets; WireGuard's handshakes carry it.
     pub epoch: Duration,
+    /// The HTTP proxy that every TCP connection goes through, where the network demands one. As a browser does, a peer that
+    /// knows of a proxy uses nothing else; UDP does not go through it.
+    pub proxy: Option<Proxy>,
     /// Timers.
     pub policy: Policy,
+}
+
+/// An HTTP proxy for tunnels (CONNECT, RFC 9110 §9.3.6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it wants to be shown, if anything.
+    pub credentials: Option<Credentials>,
 }

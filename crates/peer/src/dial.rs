@@ -1,21 +1,24 @@
 //! One TCP connection that is wanted, through several addresses and with back-off.
 //!
 //! ```text
-//!  idle ──start──▶ connecting ──▶ shaking ──ready──▶ up
-//!                   ▲   │ failed     │ failed        │ lost
-//!                   │   ▼            ▼               ▼
+//!  idle ──start──▶ connecting ──▶ (asking) ──▶ shaking ──ready──▶ up
+//!                   ▲   │ failed     │ failed    │ failed        │ lost
+//!                   │   ▼            ▼           ▼               ▼
 //!                   └─ next address; after the last, and after `up`: waiting
 //! ```
+//! With a proxy every connection goes to it first, and *asking* it for a tunnel to the address comes before the handshake.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use proxy::Connect;
 use rand::RngExt;
 use rand_chacha::ChaCha12Rng;
 
+use crate::config::Proxy;
 use crate::io::{ConnId, Event, ServerState, Transmit};
 use crate::policy::Policy;
 use crate::reach::Reach;
@@ -70,6 +73,7 @@ enum State {
     Idle,
     Waiting { until: Instant },
     Connecting { conn: ConnId, deadline: Instant },
+    Asking { conn: ConnId, deadline: Instant },
     Shaking { conn: ConnId, deadline: Instant },
     Up { conn: ConnId, since: Instant },
 }
@@ -78,6 +82,9 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Dial {
     server: Server,
+    proxy: Option<Arc<Proxy>>,
+    /// The tunnel that is asked for, and what of the request is not written yet.
+    tunnel: Option<(Connect, Bytes)>,
     addresses: Vec<SocketAddr>,
     /// Index of the address in use; kept after success, as what worked once is the best guess for the next time.
     at: usize,
@@ -91,16 +98,28 @@ pub(crate) struct Dial {
 }
 
 impl Dial {
-    pub(crate) fn new(server: Server, addresses: Vec<SocketAddr>) -> Dial {
-        Dial { server, addresses, at: 0, failed: 0, failures: 0, state: State::Idle, began: None, credit: 0 }
+    pub(crate) fn new(server: Server, addresses: Vec<SocketAddr>, proxy: Option<Arc<Proxy>>) -> Dial {
+        Dial {
+            server,
+            proxy,
+            tunnel: None,
+            addresses,
+            at: 0,
+            failed: 0,
+            failures: 0,
+            state: State::Idle,
+            began: None,
+            credit: 0,
+        }
     }
 
     /// The connection, in whatever state.
     pub(crate) fn conn(&self) -> Option<ConnId> {
         match self.state {
-            State::Connecting { conn, .. } | State::Shaking { conn, .. } | State::Up { conn, .. } => {
-                Some(conn)
-            }
+            State::Connecting { conn, .. }
+            | State::Asking { conn, .. }
+            | State::Shaking { conn, .. }
+            | State::Up { conn, .. } => Some(conn),
             State::Idle | State::Waiting { .. } => None,
         }
     }
@@ -138,11 +157,57 @@ impl Dial {
         streaming
     }
 
-    /// The TCP connection is open; the handshake begins. How long it took.
-    pub(crate) fn connected(&mut self, env: &Env<'_>) -> Option<Duration> {
+    /// The TCP connection is open; the handshake begins, if it is not a proxy that was connected. How long it took.
+    pub(crate) fn connected(&mut self, env: &mut Env<'_>) -> Option<Duration> {
         let State::Connecting { conn, .. } = self.state else { return None };
+        if let (Some(proxy), Some(&to)) = (&self.proxy, self.addresses.get(self.at)) {
+            let connect = Connect::new(to, proxy.credentials.as_ref());
+            let request = connect.request();
+            self.tunnel = Some((connect, request));
+            self.state = State::Asking { conn, deadline: env.now + env.policy.handshake_timeout };
+            self.ask(env.out);
+            return None;
+        }
+        Some(self.shake(conn, env))
+    }
+
+    fn shake(&mut self, conn: ConnId, env: &Env<'_>) -> Duration {
         self.state = State::Shaking { conn, deadline: env.now + env.policy.handshake_timeout };
-        Some(env.now.saturating_duration_since(self.began.unwrap_or(env.now)))
+        env.now.saturating_duration_since(self.began.unwrap_or(env.now))
+    }
+
+    /// Writes what the connection takes of the request for a tunnel.
+    fn ask(&mut self, out: &mut Out) {
+        let (State::Asking { conn, .. }, Some((_, request))) = (self.state, &mut self.tunnel) else { return };
+        let data = request.split_to(request.remaining().min(self.credit));
+        self.credit -= data.len();
+        if !data.is_empty() {
+            out.transmits.push_back(Transmit::Write { conn, data });
+        }
+    }
+
+    /// Bytes came while a proxy is asked for a tunnel. Once that is open: how long it took, and what of them comes from the
+    /// server. An error is one of [`lost`](Self::lost)'s reasons.
+    pub(crate) fn tunnelled<'d>(
+        &mut self,
+        data: &'d [u8],
+        env: &Env<'_>,
+    ) -> Result<Option<(Duration, &'d [u8])>, proxy::ConnectError> {
+        let (State::Asking { conn, .. }, Some((connect, _))) = (self.state, &mut self.tunnel) else {
+            return Ok(None);
+        };
+        Ok(match connect.handle(data)? {
+            None => None,
+            Some(used) => {
+                self.tunnel = None;
+                Some((self.shake(conn, env), data.get(used..).unwrap_or_default()))
+            }
+        })
+    }
+
+    /// Whether a proxy is being asked for a tunnel.
+    pub(crate) fn is_asking(&self) -> bool {
+        matches!(self.state, State::Asking { .. })
     }
 
     /// The handshake is done.
@@ -213,7 +278,9 @@ impl Dial {
         self.state = State::Connecting { conn, deadline: env.now + env.policy.connect_timeout };
         self.began = Some(env.now);
         self.credit = 0;
+        self.tunnel = None;
         self.report(ServerState::Connecting, "", env);
+        let to = self.proxy.as_ref().map_or(to, |proxy| proxy.address);
         env.out.transmits.push_back(Transmit::Connect { conn, to });
     }
 
@@ -227,8 +294,9 @@ impl Dial {
     }
 
     /// The connection takes `space` bytes now.
-    pub(crate) fn writable(&mut self, space: usize) {
+    pub(crate) fn writable(&mut self, space: usize, out: &mut Out) {
         self.credit = space;
+        self.ask(out);
     }
 
     /// Writes what `pull` gives, as far as the credit goes.
@@ -246,6 +314,7 @@ impl Dial {
             State::Idle | State::Up { .. } => None,
             State::Waiting { until } => Some((until, "reconnect")),
             State::Connecting { deadline, .. } => Some((deadline, "connect timeout")),
+            State::Asking { deadline, .. } => Some((deadline, "proxy timeout")),
             State::Shaking { deadline, .. } => Some((deadline, "handshake timeout")),
         }
     }
@@ -257,6 +326,7 @@ impl Dial {
             State::Connecting { deadline, .. } if deadline <= env.now => {
                 self.lost("connect timeout", true, env);
             }
+            State::Asking { deadline, .. } if deadline <= env.now => self.lost("proxy timeout", true, env),
             State::Shaking { deadline, .. } if deadline <= env.now => {
                 self.lost("handshake timeout", true, env);
                 return true;
@@ -289,7 +359,7 @@ mod tests {
                 rng: ChaCha12Rng::seed_from_u64(1),
                 policy: Policy::default(),
                 out: Out::default(),
-                dial: Dial::new(Server::Coordinator, addresses),
+                dial: Dial::new(Server::Coordinator, addresses, None),
             };
             bench.with(Dial::start);
             bench
@@ -397,7 +467,7 @@ mod tests {
     #[test]
     fn credit_that_came_before_the_connection_counts() {
         let mut bench = Bench::new();
-        bench.dial.writable(7);
+        bench.dial.writable(7, &mut bench.out);
         bench.with(|dial, env| dial.connected(env));
         let Bench { dial, out, .. } = &mut bench;
         dial.write(|space| Some(Bytes::from(vec![0; space])), out);
@@ -408,7 +478,7 @@ mod tests {
     fn no_more_is_written_than_there_is_credit_for() {
         let mut bench = Bench::new();
         bench.up();
-        bench.dial.writable(100);
+        bench.dial.writable(100, &mut bench.out);
         let Bench { dial, out, .. } = &mut bench;
         dial.write(|space| Some(Bytes::from(vec![0; space.min(60)])), out);
         let written = out.transmits.iter().map(|transmit| match transmit {
@@ -417,5 +487,73 @@ mod tests {
         });
         let written: usize = written.sum();
         assert_eq!(written, 100);
+    }
+
+    /// A bench whose connections go through a proxy, connected to it.
+    fn proxied(space: usize) -> Bench {
+        let mut bench = Bench::new();
+        let credentials = proxy::Credentials::new("takkie", "woof").ok();
+        let proxy = Proxy { address: "192.168.1.3:3128".parse().unwrap(), credentials };
+        bench.dial = Dial::new(Server::Coordinator, bench.dial.addresses.clone(), Some(Arc::new(proxy)));
+        bench.out = Out::default();
+        bench.with(Dial::start);
+        assert_eq!(bench.dialled(), [3128]);
+        bench.dial.writable(space, &mut bench.out);
+        assert_eq!(bench.with(Dial::connected), None);
+        bench
+    }
+
+    fn written(bench: &mut Bench) -> Vec<u8> {
+        let bytes = bench.out.transmits.iter().filter_map(|transmit| match transmit {
+            Transmit::Write { data, .. } => Some(data.to_vec()),
+            _ => None,
+        });
+        let bytes = bytes.flatten().collect();
+        bench.out.transmits.clear();
+        bytes
+    }
+
+    #[test]
+    fn a_proxy_is_asked_for_a_tunnel_before_the_handshake() {
+        let mut bench = proxied(1000);
+        let request = written(&mut bench);
+        assert!(request.starts_with(b"CONNECT 192.0.2.1:443 HTTP/1.1\r\n"));
+        bench.now += Duration::from_millis(40);
+        let open = |dial: &mut Dial, env: &mut Env<'_>| {
+            assert_eq!(dial.tunnelled(b"HTTP/1.1 200 Con", env), Ok(None));
+            dial.tunnelled(b"nected\r\n\r\nhello", env)
+        };
+        assert_eq!(bench.with(open), Ok(Some((Duration::from_millis(40), &b"hello"[..]))));
+        assert!(!bench.dial.is_asking());
+        bench.with(Dial::ready);
+        assert!(bench.dial.is_up());
+    }
+
+    #[test]
+    fn a_request_waits_for_room() {
+        let mut bench = proxied(10);
+        assert_eq!(written(&mut bench), b"CONNECT 19");
+        bench.dial.writable(1000, &mut bench.out);
+        assert!(written(&mut bench).starts_with(b"2.0.2.1:443 "));
+    }
+
+    #[test]
+    fn a_port_that_the_proxy_forbids_is_followed_by_the_next() {
+        let mut bench = proxied(1000);
+        let answer = b"HTTP/1.1 403 Forbidden\r\n\r\n";
+        let result = bench.with(|dial, env| dial.tunnelled(answer, env).map(|_| ()));
+        assert_eq!(result, Err(proxy::ConnectError::Forbidden));
+        bench.with(|dial, env| dial.lost("forbidden", true, env));
+        bench.dialled();
+        bench.dial.writable(1000, &mut bench.out);
+        bench.with(Dial::connected);
+        assert!(written(&mut bench).starts_with(b"CONNECT 192.0.2.1:80 "));
+    }
+
+    #[test]
+    fn a_proxy_that_says_nothing_is_given_up() {
+        let mut bench = proxied(1000);
+        assert_eq!(bench.step(), Duration::from_secs(5));
+        assert!(!bench.dial.is_asking());
     }
 }

@@ -18,6 +18,7 @@
 //!     coordinator: vec!["192.0.2.1:443".parse()?, "192.0.2.1:80".parse()?],
 //!     coordinator_key: coord::public_key(&[4; 32]),
 //!     epoch: Duration::from_secs(1_800_000_000),
+//!     proxy: None,
 //!     policy: Policy::default(),
 //! };
 //! let mut peer = Peer::new(config, ChaCha12Rng::seed_from_u64(5), now);
@@ -75,7 +76,7 @@ mod relays;
 mod remote;
 mod signalling;
 
-pub use config::{Config, Keys};
+pub use config::{Config, Keys, Proxy};
 pub use io::{ConnId, Event, Input, ServerState, Transmit, Via};
 pub use peer::Peer;
 pub use policy::{MAX_CANDIDATES, MAX_LOCAL, MAX_REFLEXIVE, PROBES_PER_CANDIDATE, Policy};

@@ -12,6 +12,7 @@ use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
 
+use crate::config::Proxy;
 use crate::dial::{Dial, Env, Server};
 use crate::io::ConnId;
 
@@ -58,6 +59,7 @@ impl std::fmt::Debug for Relay {
 #[derive(Debug)]
 pub(crate) struct Relays {
     key: [u8; 32],
+    proxy: Option<Arc<Proxy>>,
     relays: BTreeMap<u16, Relay>,
     home: Option<u16>,
     incoming: VecDeque<Incoming>,
@@ -65,8 +67,8 @@ pub(crate) struct Relays {
 
 impl Relays {
     /// `key`: the node's private key.
-    pub(crate) fn new(key: [u8; 32]) -> Relays {
-        Relays { key, relays: BTreeMap::new(), home: None, incoming: VecDeque::new() }
+    pub(crate) fn new(key: [u8; 32], proxy: Option<Arc<Proxy>>) -> Relays {
+        Relays { key, proxy, relays: BTreeMap::new(), home: None, incoming: VecDeque::new() }
     }
 
     pub(crate) fn home(&self) -> Option<u16> {
@@ -140,7 +142,7 @@ impl Relays {
         env.rng.fill_bytes(&mut seed);
         Relay {
             info: info.clone(),
-            dial: Dial::new(Server::Relay(name.clone()), addresses),
+            dial: Dial::new(Server::Relay(name.clone()), addresses, self.proxy.clone()),
             name,
             order,
             client: Client::new(config, ChaCha12Rng::from_seed(seed), env.now),
@@ -252,22 +254,30 @@ impl Relays {
         if let Some((_, relay)) = self.by_conn(conn)
             && let Some(took) = relay.dial.connected(env)
         {
-            relay.tcp_rtt = Some(took);
-            relay.streaming = true;
-            relay.heard = env.now;
-            relay.client.connected(env.now);
+            relay.begin_stream(took, env.now);
         }
     }
 
-    pub(crate) fn writable(&mut self, conn: ConnId, space: usize) {
+    pub(crate) fn writable(&mut self, conn: ConnId, space: usize, env: &mut Env<'_>) {
         if let Some((_, relay)) = self.by_conn(conn) {
-            relay.dial.writable(space);
+            relay.dial.writable(space, env.out);
         }
     }
 
     pub(crate) fn stream(&mut self, conn: ConnId, data: &[u8], env: &mut Env<'_>) {
         let Some((region, relay)) = self.by_conn(conn) else { return };
         relay.heard = env.now;
+        let mut data = data;
+        if relay.dial.is_asking() {
+            match relay.dial.tunnelled(data, env) {
+                Ok(None) => return,
+                Ok(Some((took, rest))) => {
+                    relay.begin_stream(took, env.now);
+                    data = rest;
+                }
+                Err(error) => return self.lost(region, &error.to_string(), true, env),
+            }
+        }
         let result = relay.client.handle_stream(data, env.now);
         self.drain(region, env);
         if let Err(error) = result {
@@ -384,6 +394,14 @@ impl Relay {
             let client = &mut self.client;
             self.dial.write(|space| client.poll_transmit(space), env.out);
         }
+    }
+
+    /// Bytes flow from now on; it took that long until they could.
+    fn begin_stream(&mut self, took: Duration, now: Instant) {
+        self.tcp_rtt = Some(took);
+        self.streaming = true;
+        self.heard = now;
+        self.client.connected(now);
     }
 
     fn end_stream(&mut self, now: Instant) {

@@ -1,11 +1,13 @@
 //! The connection to the coordination server.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use coord::Update;
 use coord::client::{Client, ClientConfig, Event};
 
+use crate::config::Proxy;
 use crate::dial::{Dial, Env, Server};
 use crate::io::ConnId;
 
@@ -21,10 +23,11 @@ impl Signalling {
     pub(crate) fn new(
         config: ClientConfig,
         addresses: Vec<SocketAddr>,
+        proxy: Option<Arc<Proxy>>,
         rng: rand_chacha::ChaCha12Rng,
         now: Instant,
     ) -> Signalling {
-        let dial = Dial::new(Server::Coordinator, addresses);
+        let dial = Dial::new(Server::Coordinator, addresses, proxy);
         Signalling { dial, client: Client::new(config, rng, now), streaming: false }
     }
 
@@ -53,11 +56,22 @@ impl Signalling {
         }
     }
 
-    pub(crate) fn writable(&mut self, space: usize) {
-        self.dial.writable(space);
+    pub(crate) fn writable(&mut self, space: usize, env: &mut Env<'_>) {
+        self.dial.writable(space, env.out);
     }
 
-    pub(crate) fn stream(&mut self, data: &[u8], env: &mut Env<'_>) {
+    pub(crate) fn stream(&mut self, mut data: &[u8], env: &mut Env<'_>) {
+        if self.dial.is_asking() {
+            match self.dial.tunnelled(data, env) {
+                Ok(None) => return,
+                Ok(Some((_, rest))) => {
+                    self.streaming = true;
+                    self.client.connected(env.now);
+                    data = rest;
+                }
+                Err(error) => return self.lost(&error.to_string(), true, env),
+            }
+        }
         if let Err(error) = self.client.handle_stream(data, env.now) {
             self.lost(&error.to_string(), true, env);
         }

@@ -1,6 +1,7 @@
 //! The peer: hands inputs to its parts, carries what one part wants to the next, and collects what leaves.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use coord::client::{ClientConfig, Event as CoordEvent};
@@ -78,6 +79,7 @@ impl Peer {
         let (for_coord, for_device) = (child(), child());
         let device =
             Device::new(DeviceConfig { private_key: config.keys.node, epoch: config.epoch }, for_device, now);
+        let proxy = config.proxy.map(Arc::new);
         let disco_key = disco::PrivateKey::from_bytes(config.keys.disco);
         let disco_public = disco_key.public();
         let client = ClientConfig {
@@ -96,9 +98,9 @@ impl Peer {
             tunnel: None,
             resolver: None,
             prefix: None,
-            signalling: Signalling::new(client, config.coordinator, for_coord, now),
+            signalling: Signalling::new(client, config.coordinator, proxy.clone(), for_coord, now),
             nat: Nat::default(),
-            relays: Relays::new(config.keys.node),
+            relays: Relays::new(config.keys.node, proxy),
             directory: Directory::default(),
             device,
             out: Out::default(),
@@ -132,8 +134,10 @@ impl Peer {
                 self.signalling.stream(data, env!(self, now));
             }
             Input::Stream(conn, data) => self.relays.stream(conn, data, env!(self, now)),
-            Input::Writable(conn, space) if self.signalling.owns(conn) => self.signalling.writable(space),
-            Input::Writable(conn, space) => self.relays.writable(conn, space),
+            Input::Writable(conn, space) if self.signalling.owns(conn) => {
+                self.signalling.writable(space, env!(self, now));
+            }
+            Input::Writable(conn, space) => self.relays.writable(conn, space, env!(self, now)),
             Input::Closed(conn) if self.signalling.owns(conn) => {
                 self.signalling.lost("closed by the other side", false, env!(self, now));
             }

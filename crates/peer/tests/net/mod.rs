@@ -626,6 +626,7 @@ fn config(host: u8, disco: u8, since: Duration) -> Config {
         coordinator: [443, 80].map(|port| SocketAddr::new(COORDINATOR.into(), port)).to_vec(),
         coordinator_key: coord::public_key(&[99; 32]),
         epoch: Duration::from_secs(1_800_000_000) + since,
+        proxy: None,
         policy: Policy::default(),
     }
 }
