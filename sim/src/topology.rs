@@ -14,7 +14,9 @@ use nat::{FirewallConfig, Translation};
 use rustc_hash::FxBuildHasher;
 use trace::{Name, NodeKind};
 
-use crate::scenario::{Access, Attachment, Host, Relay, Router, Scenario, Server, prefix, regions, words};
+use crate::scenario::{
+    Access, Attachment, Host, Proxy, Relay, Router, Scenario, Server, prefix, regions, words,
+};
 
 /// Name of the coordination server's node.
 pub const COORDINATOR: &str = "coordinator";
@@ -451,6 +453,7 @@ impl Topology {
             NodeKind::Router => "router",
             NodeKind::Relay => "relay",
             NodeKind::Stun => "stun",
+            NodeKind::Proxy => "proxy",
             NodeKind::Coordinator => "coordinator",
         };
         let title = if kind == &*node.name { String::new() } else { format!("  {kind}") };
@@ -489,6 +492,10 @@ fn drafts(scenario: &Scenario) -> Vec<Draft<'_>> {
     for (name, Host { attached, address, link, .. }) in &scenario.hosts {
         let (attached, address) = (attached.clone(), *address);
         drafts.push(Draft { name, kind: NodeKind::Host, attached, address, link, router: None });
+    }
+    for (name, Proxy { attached, address, link, .. }) in &scenario.proxies {
+        let (attached, address) = (attached.clone(), *address);
+        drafts.push(Draft { name, kind: NodeKind::Proxy, attached, address, link, router: None });
     }
     let mut server = |name, kind, region: &String, address, link| {
         let attached = Attachment::Region(region.clone());

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -35,7 +36,7 @@ impl ConnId {
 pub struct ServerConfig {
     /// Ports that it connects to; others are answered with 403. 443 alone is what RFC 9110 §9.3.6 advises, and what Squid's
     /// `SSL_ports` holds.
-    pub ports: Vec<u16>,
+    pub ports: Vec<RangeInclusive<u16>>,
     /// Who may use it; `None` for everybody. Others are answered with 407.
     pub credentials: Option<Credentials>,
     /// Most connections of clients at a time; more are closed at once.
@@ -45,7 +46,7 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> ServerConfig {
         // nginx's `worker_connections` is 512 by default, Squid has as many as there are file descriptors: 1024.
-        ServerConfig { ports: vec![443], credentials: None, max_clients: 1024 }
+        ServerConfig { ports: vec![443..=443], credentials: None, max_clients: 1024 }
     }
 }
 
@@ -371,7 +372,7 @@ impl Server {
         if host.is_empty() {
             return Err((Refusal::BadRequest, target));
         }
-        if !self.config.ports.contains(&port) {
+        if !self.config.ports.iter().any(|ports| ports.contains(&port)) {
             return Err((Refusal::Forbidden, target));
         }
         target.parse().map_err(|_| (Refusal::BadGateway, target))

@@ -51,6 +51,8 @@ pub enum NodeKind {
     Relay,
     /// A STUN server.
     Stun,
+    /// An HTTP proxy.
+    Proxy,
     /// The coordination server.
     Coordinator,
 }

@@ -161,6 +161,7 @@ mod tests {
             NodeKind::Router,
             NodeKind::Relay,
             NodeKind::Stun,
+            NodeKind::Proxy,
             NodeKind::Coordinator,
         ]);
         let ends = || (address(), address());

@@ -3,9 +3,11 @@
 mod app;
 mod peer;
 mod program;
+mod proxy;
 mod servers;
 mod tcp;
 
+pub use self::proxy::ProxyProgram;
 pub use app::{FlowSpec, MARKER};
 pub use peer::{PEER_PORT, PeerProgram};
 pub use program::{ConnId, Input, Output, Program};
@@ -323,6 +325,9 @@ impl Host {
                             ),
                         });
                     }
+                }
+                Output::Hold { conn, hold } => {
+                    self.tcp.hold(index, conn, hold, &mut Io { clock, inbox: &mut self.inbox, out });
                 }
                 Output::Close { conn } => {
                     self.tcp.close(index, conn, &mut Io { clock, inbox: &mut self.inbox, out });

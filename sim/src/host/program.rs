@@ -100,6 +100,13 @@ pub enum Output {
         /// The bytes.
         data: Bytes,
     },
+    /// Stop reading from a connection, so that its receive window closes and its sender is slowed down; or go on.
+    Hold {
+        /// Which connection.
+        conn: ConnId,
+        /// Whether to stop.
+        hold: bool,
+    },
     /// Close a connection after what was written has gone out.
     Close {
         /// Which connection.

@@ -23,6 +23,8 @@ struct Conn {
     id: ConnId,
     /// The program has heard of it and not yet of its end.
     known: bool,
+    /// Its program does not want to read at the moment.
+    held: bool,
     /// The handshake is done. Before that no program hears of space to write to: it has yet to hear of the connection.
     open: bool,
     /// What the program believes it may still write.
@@ -98,6 +100,7 @@ impl TcpStack {
             owner,
             id,
             known: true,
+            held: false,
             open: false,
             credit: 0,
             armed_ns: None,
@@ -149,6 +152,7 @@ impl TcpStack {
                     owner,
                     id,
                     known: false,
+                    held: false,
                     open: false,
                     credit: 0,
                     armed_ns: None,
@@ -208,6 +212,17 @@ impl TcpStack {
         len - taken
     }
 
+    /// Stops or resumes reading.
+    pub(super) fn hold(&mut self, owner: u32, id: ConnId, hold: bool, io: &mut Io<'_>) {
+        let Some(&slot) = self.by_id.get(&(owner, id)) else { return };
+        let conn = &mut self.conns[slot as usize];
+        conn.held = hold;
+        if !hold {
+            read_all(conn, io.inbox);
+            self.service(slot, io);
+        }
+    }
+
     pub(super) fn close(&mut self, owner: u32, id: ConnId, io: &mut Io<'_>) {
         let Some(slot) = self.by_id.swap_remove(&(owner, id)) else { return };
         let conn = &mut self.conns[slot as usize];
@@ -253,16 +268,13 @@ impl TcpStack {
                         io.inbox.push_back((owner, TcpInput::Connected(id)));
                     }
                 }
-                Event::Readable => {
-                    while let Some(data) = conn.connection.read() {
-                        if conn.known {
-                            io.inbox.push_back((owner, TcpInput::Stream(id, data)));
-                        }
-                    }
-                }
+                Event::Readable if conn.held => {}
+                Event::Readable => read_all(conn, io.inbox),
                 Event::Writable => {}
                 // Nobody here keeps a half-closed connection: close our side as well.
                 Event::PeerClosed => {
+                    // What came before is still to be had.
+                    read_all(conn, io.inbox);
                     conn.connection.close();
                     tell_closed(conn, io.inbox);
                 }
@@ -300,6 +312,15 @@ fn config() -> Config {
 /// A SYN that asks a listener for a connection.
 fn opens(segment: &Segment) -> bool {
     segment.flags.syn() && !segment.flags.ack() && !segment.flags.rst()
+}
+
+/// Hands a program everything that has arrived.
+fn read_all(conn: &mut Conn, inbox: &mut Inbox) {
+    while let Some(data) = conn.connection.read() {
+        if conn.known {
+            inbox.push_back((conn.owner, TcpInput::Stream(conn.id, data)));
+        }
+    }
 }
 
 fn tell_closed(conn: &mut Conn, inbox: &mut Inbox) {

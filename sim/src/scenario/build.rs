@@ -32,6 +32,7 @@ pub(super) enum Kind {
     Host,
     Relay,
     Stun,
+    Proxy,
     Coordinator,
 }
 
@@ -42,6 +43,7 @@ impl Kind {
             Kind::Host => "host",
             Kind::Relay => "relay",
             Kind::Stun => "STUN server",
+            Kind::Proxy => "proxy",
             Kind::Coordinator => "coordination server",
         }
     }
@@ -91,6 +93,7 @@ impl Builder<'_, '_> {
             hosts,
             relays,
             stuns,
+            proxies,
             coordinator,
             traffic,
             at,
@@ -104,10 +107,18 @@ impl Builder<'_, '_> {
         let until = self.until(until);
         let latency = self.latency(internet);
 
+        for item in &proxies {
+            self.declare(&item.name, Kind::Proxy, &item.span);
+        }
+        if let Some(item) = proxies.get(MAX_SERVERS) {
+            self.problems.add(item.span.clone(), format!("more than {MAX_SERVERS} proxies"), "");
+        }
         self.declare_all(&routers, &hosts, &relays, &stuns);
-        let spans = spans(&routers, &hosts, &relays, &stuns);
+        let mut spans = spans(&routers, &hosts, &relays, &stuns);
+        spans.extend(proxies.iter().map(|item| (item.name.clone(), item.span.clone())));
         let routers = self.routers(routers);
         let hosts = self.hosts(hosts);
+        let proxies = self.proxies(proxies);
         let first =
             self.regions.keys().next().cloned().unwrap_or_else(|| regions::REGIONS[4].name.to_owned());
         let relays = self.relays(relays, &first);
@@ -127,6 +138,7 @@ impl Builder<'_, '_> {
             hosts,
             relays,
             stuns,
+            proxies,
             coordinator,
             traffic: Vec::new(),
             timeline: Vec::new(),
@@ -303,7 +315,7 @@ impl Builder<'_, '_> {
 
     // ---- places -----------------------------------------------------------------------------
 
-    fn attachment(
+    pub(super) fn attachment(
         &mut self,
         at: &Range<usize>,
         region: Option<Val<String>>,
@@ -484,8 +496,9 @@ impl Builder<'_, '_> {
             if start > MAX_UNTIL {
                 self.problems.add(start_span, "it never starts: a run lasts at most a day", "");
             }
+            let proxy = self.used_proxy(spec.proxy, spec.proxy_login);
             let Some(attached) = attached else { continue };
-            let host = Host { attached, address, link, start };
+            let host = Host { attached, address, link, start, proxy };
             for member in self.groups.get(&name).into_iter().flatten() {
                 hosts.insert(member.clone(), host.clone());
             }

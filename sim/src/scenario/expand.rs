@@ -6,7 +6,7 @@ use link::LinkConfig;
 use nat::{Hairpin, LinuxConfig, NatConfig, Timeouts, Translation};
 use trace::FlowKind;
 
-use super::model::{Access, Action, Attachment, Expect, Scenario, Server, Traffic};
+use super::model::{Access, Action, Attachment, Expect, ProxyLogin, Scenario, Server, Traffic, UsedProxy};
 use super::value::{Refresh, Words as _};
 use super::{filter, links, words};
 
@@ -50,6 +50,11 @@ pub fn expanded(scenario: &Scenario) -> String {
         address(&mut out, spec.address);
         key(&mut out, "link", &inline(&access(&spec.link)));
         key(&mut out, "start", &duration(spec.start));
+        if let Some(UsedProxy { name, login }) = &spec.proxy {
+            key(&mut out, "proxy", &text(name));
+            let login = ProxyLogin::all().into_iter().find(|(_, known)| known == login);
+            key(&mut out, "proxy-login", &word(login.map_or("right", |(word, _)| word)));
+        }
     }
     for (relay, spec) in &scenario.relays {
         let _ = write!(out, "\n[relay.{}]\n", name(relay));
@@ -61,6 +66,19 @@ pub fn expanded(scenario: &Scenario) -> String {
     for (stun, spec) in &scenario.stuns {
         let _ = write!(out, "\n[stun.{}]\n", name(stun));
         server(&mut out, spec);
+    }
+    for (proxy, spec) in &scenario.proxies {
+        let _ = write!(out, "\n[proxy.{}]\n", name(proxy));
+        attachment(&mut out, &spec.attached);
+        address(&mut out, spec.address);
+        key(&mut out, "link", &inline(&access(&spec.link)));
+        key(&mut out, "port", &spec.port.to_string());
+        let ports: Vec<String> = spec.connect_ports.iter().map(|ports| word(&ports.to_string())).collect();
+        key(&mut out, "connect-ports", &format!("[{}]", ports.join(", ")));
+        if let Some(credentials) = &spec.credentials {
+            key(&mut out, "user", &text(credentials.user()));
+            key(&mut out, "password", &text(credentials.password()));
+        }
     }
     out.push_str("\n[coordinator]\n");
     server(&mut out, &scenario.coordinator);

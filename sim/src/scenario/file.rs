@@ -16,6 +16,7 @@ use trace::{FlowKind, Path};
 
 use super::filter::{Burst, Filter, Most, Pace, Terms};
 use super::links::{Delay, FileName, Mtu, Pmtud};
+use super::model::ProxyLogin;
 use super::value::{Both, Ports, Prefix, Queue, Rate, Ratio, Refresh, Size, Sugar, Udp, Val, Word};
 
 /// A network, what happens in it, and what must come of it.
@@ -39,6 +40,8 @@ pub(super) struct File {
     relay: Option<BTreeMap<String, Server>>,
     /// STUN servers beyond those beside the relays, by name. Default: one named "stun" while there is only one relay.
     stun: Option<BTreeMap<String, Server>>,
+    /// HTTP proxies by name.
+    proxy: Option<BTreeMap<String, Proxy>>,
     /// The coordination server. Default: in the first region.
     coordinator: Option<Server>,
     /// Flows through the tunnel. Default: pings between the pairs of the expectations.
@@ -50,7 +53,7 @@ pub(super) struct File {
 }
 
 /// The sections of a file.
-pub const SECTIONS: [&str; 12] = [
+pub const SECTIONS: [&str; 13] = [
     "title",
     "why",
     "until",
@@ -59,6 +62,7 @@ pub const SECTIONS: [&str; 12] = [
     "host",
     "relay",
     "stun",
+    "proxy",
     "coordinator",
     "traffic",
     "at",
@@ -309,6 +313,33 @@ pub(super) struct Host {
     pub(super) link: Option<Sugar<Link>>,
     /// When its peer starts. Default: 0s.
     pub(super) start: Option<Val<Duration>>,
+    /// The HTTP proxy that its TCP connections go through.
+    pub(super) proxy: Option<Val<String>>,
+    /// Whether it shows the proxy the right credentials. Default: "right".
+    pub(super) proxy_login: Option<Val<Word<ProxyLogin>>>,
+}
+
+/// An HTTP proxy that opens tunnels (CONNECT, RFC 9110 §9.3.6). Only hosts that name it use it; what forces them to is a
+/// firewall.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Proxy {
+    /// The region of the internet that it is in.
+    pub(super) region: Option<Val<String>>,
+    /// The router that it is behind instead.
+    pub(super) behind: Option<Val<String>>,
+    /// Its address. Default: the next free one.
+    pub(super) address: Option<Val<IpAddr>>,
+    /// Its cable.
+    pub(super) link: Option<Sugar<Link>>,
+    /// Where it listens. Default: 3128.
+    pub(super) port: Option<Val<u64>>,
+    /// The ports that it connects to. Default: ["443"].
+    pub(super) connect_ports: Option<Vec<Val<Ports>>>,
+    /// The user that it lets in (Basic, RFC 7617). Default: everybody.
+    pub(super) user: Option<Val<String>>,
+    /// That user's password.
+    pub(super) password: Option<Val<String>>,
 }
 
 /// A server with a public address.

@@ -42,6 +42,7 @@ mod filter;
 mod links;
 mod model;
 pub(crate) mod prefix;
+mod proxies;
 mod read;
 pub mod regions;
 mod story;

@@ -57,6 +57,45 @@ pub struct Host {
     pub link: Access,
     /// When its peer starts.
     pub start: Duration,
+    /// The HTTP proxy that its TCP connections go through.
+    pub proxy: Option<UsedProxy>,
+}
+
+/// How a host uses a proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedProxy {
+    /// Which.
+    pub name: String,
+    /// What it shows it.
+    pub login: ProxyLogin,
+}
+
+/// What a host shows a proxy that wants credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyLogin {
+    /// The right ones, where some are wanted.
+    Right,
+    /// Nothing.
+    None,
+    /// Wrong ones.
+    Wrong,
+}
+
+/// An HTTP proxy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proxy {
+    /// Where it is attached.
+    pub attached: Attachment,
+    /// Its address; chosen when the scenario does not say.
+    pub address: Option<IpAddr>,
+    /// Its cable.
+    pub link: Access,
+    /// Where it listens.
+    pub port: u16,
+    /// The ports that it connects to.
+    pub connect_ports: Vec<nat::PortRange>,
+    /// What it wants to be shown, if anything.
+    pub credentials: Option<proxy::Credentials>,
 }
 
 /// A relay: a DERP server with a STUN server beside it, on the internet.
@@ -211,6 +250,8 @@ pub struct Scenario {
     pub relays: IndexMap<String, Relay>,
     /// STUN servers beyond those beside the relays, by name.
     pub stuns: IndexMap<String, Server>,
+    /// HTTP proxies by name.
+    pub proxies: IndexMap<String, Proxy>,
     /// The coordination server.
     pub coordinator: Server,
     /// Flows.

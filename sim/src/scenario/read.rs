@@ -32,6 +32,7 @@ pub(super) struct Sections {
     pub(super) hosts: Vec<Item<file::Host>>,
     pub(super) relays: Vec<Item<file::Server>>,
     pub(super) stuns: Vec<Item<file::Server>>,
+    pub(super) proxies: Vec<Item<file::Proxy>>,
     pub(super) coordinator: Option<Item<file::Server>>,
     pub(super) traffic: Vec<Item<file::Traffic>>,
     pub(super) at: Vec<Item<file::At>>,
@@ -60,6 +61,7 @@ pub(super) fn sections(text: &str, problems: &mut Problems<'_>) -> Sections {
             "host" => sections.hosts = named(&key, value, problems),
             "relay" => sections.relays = named(&key, value, problems),
             "stun" => sections.stuns = named(&key, value, problems),
+            "proxy" => sections.proxies = named(&key, value, problems),
             "coordinator" => {
                 let value = section(value, problems);
                 sections.coordinator = Some(Item { name: key.into_owned(), span, value });

@@ -255,8 +255,10 @@ impl Builder<'_, '_> {
             self.restart(restart, span)?
         } else if let Some(change) = link {
             let (node, change) = change.into_parts();
-            let node =
-                self.refer(node, &[Kind::Host, Kind::Router, Kind::Relay, Kind::Stun, Kind::Coordinator])?;
+            let node = self.refer(
+                node,
+                &[Kind::Host, Kind::Router, Kind::Relay, Kind::Stun, Kind::Proxy, Kind::Coordinator],
+            )?;
             let cable = cables.get_mut(&node)?;
             let link = cable::change(change, cable, self.problems);
             before = Some(std::mem::replace(cable, link.clone()));
@@ -264,8 +266,10 @@ impl Builder<'_, '_> {
         } else if let Some((node, up)) =
             down.map(|node| (node, false)).or_else(|| up.map(|node| (node, true)))
         {
-            let node =
-                self.refer(node, &[Kind::Host, Kind::Router, Kind::Relay, Kind::Stun, Kind::Coordinator])?;
+            let node = self.refer(
+                node,
+                &[Kind::Host, Kind::Router, Kind::Relay, Kind::Stun, Kind::Proxy, Kind::Coordinator],
+            )?;
             Action::SetLink { node, up }
         } else {
             let file::FirewallChange { router, rules } = firewall?;
@@ -381,7 +385,8 @@ fn cables(scenario: &Scenario) -> IndexMap<String, Access> {
     let hosts = scenario.hosts.iter().map(|(name, host)| (name, &host.link));
     let relays = scenario.relays.iter().map(|(name, relay)| (name, &relay.link));
     let stuns = scenario.stuns.iter().map(|(name, stun)| (name, &stun.link));
-    let nodes = routers.chain(hosts).chain(relays).chain(stuns);
+    let proxies = scenario.proxies.iter().map(|(name, proxy)| (name, &proxy.link));
+    let nodes = routers.chain(hosts).chain(relays).chain(stuns).chain(proxies);
     let mut cables: IndexMap<String, Access> =
         nodes.map(|(name, link)| (name.clone(), link.clone())).collect();
     cables.insert("coordinator".to_owned(), scenario.coordinator.link.clone());

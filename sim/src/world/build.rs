@@ -4,10 +4,10 @@ use super::net::{Inner, Parent, Router, Site};
 use super::{Agenda, Captures, Clock, Entry, Log, Options, Seed, World, nanos};
 use crate::host::{
     COORDINATOR_PORTS, CoordinatorProgram, Effects, FlowSpec, Host, MARKER, PeerProgram, Program,
-    RELAY_PORTS, RelayProgram, STUN_PORT, StunProgram,
+    ProxyProgram, RELAY_PORTS, RelayProgram, STUN_PORT, StunProgram,
 };
 use crate::icmp::Limiter;
-use crate::scenario::{Action, Scenario, Timed, Traffic};
+use crate::scenario::{Action, ProxyLogin, Scenario, Timed, Traffic, UsedProxy};
 use crate::topology::{COORDINATOR, Node, NodeIdx, Topology};
 use coord::RelayInfo;
 use indexmap::IndexMap;
@@ -36,10 +36,26 @@ pub enum BuildError {
 /// How a program is made, at the start and after a restart.
 #[derive(Debug, Clone)]
 pub(super) enum Recipe {
-    Peer { name: Name, coordinator: Vec<SocketAddr>, coordinator_key: [u8; 32], flows: Vec<FlowSpec> },
-    Relay { name: Name },
+    Proxy {
+        name: Name,
+        port: u16,
+        config: proxy::ServerConfig,
+    },
+    Peer {
+        name: Name,
+        proxy: Option<peer::Proxy>,
+        coordinator: Vec<SocketAddr>,
+        coordinator_key: [u8; 32],
+        flows: Vec<FlowSpec>,
+    },
+    Relay {
+        name: Name,
+    },
     Stun,
-    Coordinator { name: Name, relays: Vec<RelayInfo> },
+    Coordinator {
+        name: Name,
+        relays: Vec<RelayInfo>,
+    },
 }
 
 /// A program's place and recipe, how often it was started, and what a restart keeps.
@@ -238,6 +254,16 @@ impl World {
             let (node, _) = address(name)?;
             self.place(node, Recipe::Stun, Duration::ZERO);
         }
+        for (name, spec) in &scenario.proxies {
+            let (node, _) = address(name)?;
+            let config = proxy::ServerConfig {
+                ports: spec.connect_ports.iter().map(|ports| ports.low..=ports.high).collect(),
+                credentials: spec.credentials.clone(),
+                ..proxy::ServerConfig::default()
+            };
+            let recipe = Recipe::Proxy { name: name.as_str().into(), port: spec.port, config };
+            self.place(node, recipe, Duration::ZERO);
+        }
         let (node, ip) = address(COORDINATOR)?;
         self.place(node, Recipe::Coordinator { name: COORDINATOR.into(), relays }, Duration::ZERO);
         let coordinator: Vec<_> = COORDINATOR_PORTS.iter().map(|port| SocketAddr::new(ip, *port)).collect();
@@ -247,7 +273,11 @@ impl World {
             let flows = flows_of(name, &scenario.traffic);
             let name: Name = name.as_str().into();
             let coordinator = coordinator.clone();
-            self.place(node, Recipe::Peer { name, coordinator, coordinator_key, flows }, host.start);
+            let proxy = match &host.proxy {
+                None => None,
+                Some(used) => Some(used_proxy(scenario, used, address(&used.name)?.1)),
+            };
+            self.place(node, Recipe::Peer { name, proxy, coordinator, coordinator_key, flows }, host.start);
         }
         Ok(())
     }
@@ -326,7 +356,7 @@ impl World {
         let now = self.clock.now();
         let rng = |what: &str, name: &str| self.seed.chacha(&format!("{what} {start} {name}"));
         match recipe {
-            Recipe::Peer { name, coordinator, coordinator_key, flows } => {
+            Recipe::Peer { name, proxy, coordinator, coordinator_key, flows } => {
                 let config = peer::Config {
                     name: name.to_string(),
                     keys: peer::Keys {
@@ -341,6 +371,7 @@ impl World {
                         learn_peer_reflexive: self.options.peer_reflexive,
                         ..peer::Policy::default()
                     },
+                    proxy: proxy.clone(),
                 };
                 let peer = peer::Peer::new(config, rng("peer", name), now);
                 Box::new(PeerProgram::new(name.clone(), peer, flows.clone(), self.clock.epoch(), now))
@@ -350,6 +381,9 @@ impl World {
                 let config = derp::server::ServerConfig::default();
                 let server = derp::server::Server::new(config, key, rng("relay", name), now);
                 Box::new(RelayProgram::new(name.clone(), server))
+            }
+            Recipe::Proxy { name, port, config } => {
+                Box::new(ProxyProgram::new(name.clone(), *port, proxy::Server::new(config.clone())))
             }
             Recipe::Stun => Box::new(StunProgram::new()),
             Recipe::Coordinator { name, relays } => {
@@ -382,6 +416,18 @@ fn networks(topology: &Topology) -> Vec<((IpAddr, u8), u32)> {
     }
     networks.sort_by_key(|((_, prefix), _)| std::cmp::Reverse(*prefix));
     networks
+}
+
+/// What a peer is told of the proxy at `ip` that its host uses.
+fn used_proxy(scenario: &Scenario, used: &UsedProxy, ip: IpAddr) -> peer::Proxy {
+    let proxy = scenario.proxies.get(&used.name);
+    let credentials = proxy.and_then(|proxy| proxy.credentials.clone());
+    let credentials = match used.login {
+        ProxyLogin::Right => credentials,
+        ProxyLogin::None => None,
+        ProxyLogin::Wrong => proxy::Credentials::new("nobody", "wrong").ok(),
+    };
+    peer::Proxy { address: SocketAddr::new(ip, proxy.map_or(0, |proxy| proxy.port)), credentials }
 }
 
 /// The timeline, with addresses in place of names in its firewalls.
