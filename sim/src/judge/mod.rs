@@ -3,6 +3,7 @@
 mod expect;
 mod invariants;
 pub mod oracle;
+mod reach;
 
 use crate::scenario::Scenario;
 use report::{Expectation, Metrics};

@@ -4,10 +4,11 @@
 //! holds the outer end of both chains. With STUN, simultaneous opens and peer-reflexive learning (RFC 8445 §7.3.1.3), but
 //! without port prediction, a pair of classes connects exactly where RFC 4787's definitions let it.
 
+use super::reach::{self, Reach};
 use crate::scenario::{Attachment, Host, Router, Scenario};
 use nat::{
-    Filtering, FirewallConfig, ForwardPolicy, Hairpin, Inbound, InputPolicy, LinuxConfig, LinuxRule, Mapping,
-    PortAllocation, Proto, Translation,
+    Filtering, ForwardPolicy, Hairpin, Inbound, InputPolicy, LinuxConfig, LinuxRule, Mapping,
+    PortAllocation, Translation,
 };
 use std::net::IpAddr;
 use trace::Path;
@@ -30,7 +31,7 @@ pub struct Route {
     pub direct: Direct,
     /// Whether a direct path would stay inside one LAN and be known as such, by its private addresses.
     pub lan: bool,
-    /// Whether both can reach a relay over TCP 443 or 80.
+    /// Whether both can reach the coordination server and the same relay over TCP.
     pub relay: bool,
 }
 
@@ -58,7 +59,8 @@ struct Class {
     guessable: bool,
     /// A packet of the other side that comes first can take the tuple that ours needs (Linux, whose router accepts it).
     poisoned: bool,
-    udp: bool,
+    /// What firewalls leave of UDP.
+    udp: Direct,
 }
 
 impl Class {
@@ -68,15 +70,19 @@ impl Class {
         per_mapping: Filtering::EndpointIndependent,
         guessable: false,
         poisoned: false,
-        udp: true,
+        udp: Direct::Yes,
     };
 
     fn through(self, router: &Router) -> Class {
         let mut class = self;
         // A router's firewall stands inside of its NAT.
-        let stateful = router.firewall.as_ref().is_some_and(|f| f.inbound == Inbound::Stateful);
-        if stateful && class.varies() {
-            class.per_mapping = Filtering::AddressAndPortDependent;
+        let wall = router.firewall.as_ref().map_or(Filtering::EndpointIndependent, |f| match f.inbound {
+            Inbound::Open | Inbound::EndpointIndependent => Filtering::EndpointIndependent,
+            Inbound::AddressDependent => Filtering::AddressDependent,
+            Inbound::Stateful => Filtering::AddressAndPortDependent,
+        });
+        if class.varies() {
+            class.per_mapping = class.per_mapping.max(wall);
         }
         if let Some(nat) = &router.nat {
             let Axes { mapping, filtering, guessable, poisoned } = Axes::of(nat);
@@ -89,10 +95,8 @@ impl Class {
             class.guessable |= guessable;
         }
         if let Some(firewall) = &router.firewall {
-            if stateful {
-                class.filtering = Filtering::AddressAndPortDependent;
-            }
-            class.udp &= passes(firewall, Proto::Udp, None);
+            class.filtering = class.filtering.max(wall);
+            class.udp = class.udp.min(reach::udp(firewall));
         }
         class
     }
@@ -159,20 +163,10 @@ fn hairpins(nat: &Translation) -> bool {
     }
 }
 
-/// Whether a firewall lets `proto` out to `port`, or to any port at all.
-fn passes(firewall: &FirewallConfig, proto: Proto, port: Option<u16>) -> bool {
-    if proto == Proto::Udp && firewall.udp_blocked {
-        return false;
-    }
-    let Some(allowed) = &firewall.outbound else { return true };
-    allowed.iter().any(|rule| {
-        rule.proto.is_none_or(|mine| mine == proto) && port.is_none_or(|port| rule.ports.contains(port))
-    })
-}
-
 /// Whether two classes that know each other's reflexive addresses connect.
 fn connects(a: Class, b: Class) -> Direct {
-    if !(a.udp && b.udp) {
+    let udp = a.udp.min(b.udp);
+    if udp == Direct::No {
         return Direct::No;
     }
     let strictness = |c: Class| c.filtering as u8;
@@ -184,7 +178,7 @@ fn connects(a: Class, b: Class) -> Direct {
         (true, true) => strictness(a) + strictness(b) <= 1,
     };
     if sure && !a.poisoned && !b.poisoned {
-        Direct::Yes
+        udp
     } else if sure || a.guessable || b.guessable || a.lax() || b.lax() {
         Direct::Perhaps
     } else {
@@ -215,14 +209,14 @@ fn is_private(ip: IpAddr) -> bool {
 
 /// What path `a` and `b` can have; `None` if either is no host of the scenario.
 pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
+    let reach = Reach::new(scenario)?;
+    if !reach.coordinator(a) || !reach.coordinator(b) {
+        // They never hear of each other.
+        return Some(Route { direct: Direct::No, lan: false, relay: false });
+    }
+    let relay = !reach.relays(a).is_disjoint(&reach.relays(b));
     let a = chain(scenario, scenario.hosts.get(a)?);
     let b = chain(scenario, scenario.hosts.get(b)?);
-    let reaches = |chain: &[(&str, &Router)]| {
-        [443, 80].iter().any(|port| {
-            chain.iter().filter_map(|(_, r)| r.firewall.as_ref()).all(|f| passes(f, Proto::Tcp, Some(*port)))
-        })
-    };
-    let relay = reaches(&a) && reaches(&b);
     let shared = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x.0 == y.0).count();
     let (inner_a, inner_b) = (&a[..a.len() - shared], &b[..b.len() - shared]);
     let class = |boxes: &[(&str, &Router)]| {
@@ -236,7 +230,7 @@ pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
     // stands further out they need not pass, only the questions to the STUN servers.
     let turning = a.iter().rposition(|(_, router)| router.nat.is_some()).filter(|i| *i >= inner_a.len());
     let hairpin = turning.filter(|i| a[*i].1.nat.as_ref().is_some_and(hairpins));
-    let around = hairpin.filter(|_| class(&a).udp && class(&b).udp).map_or(Direct::No, |i| {
+    let around = hairpin.filter(|_| class(&a).udp.min(class(&b).udp) != Direct::No).map_or(Direct::No, |i| {
         let beyond = a.len() - 1 - i;
         connects(class(&a[..=i]), class(&b[..b.len() - beyond]))
     });
@@ -263,7 +257,7 @@ fn inside(
     [class_a, class_b]: [Class; 2],
 ) -> Direct {
     let ((inner_a, outer), inner_b) = (a.split_at(a.len() - shared), &b[..b.len() - shared]);
-    let seen = !translates(outer) && outer.iter().all(|(_, r)| Class::OPEN.through(r).udp);
+    let seen = !translates(outer) && outer.iter().all(|(_, r)| Class::OPEN.through(r).udp != Direct::No);
     match (translates(inner_a), translates(inner_b)) {
         (false, false) => connects(class_a, class_b),
         (true, true) if seen => connects(class_a, class_b),
@@ -289,7 +283,7 @@ mod tests {
         let (mapping, filtering) = match word {
             "PUBLIC" => return Class::OPEN,
             "FW-APDF" => return Class { filtering: Filtering::AddressAndPortDependent, ..Class::OPEN },
-            "UDP-BLOCKED" => return Class { udp: false, ..Class::OPEN },
+            "UDP-BLOCKED" => return Class { udp: Direct::No, ..Class::OPEN },
             _ => word.split_once('+').expect("MAPPING+FILTERING"),
         };
         let filtering = filtering.to_lowercase().parse().expect("a filtering");

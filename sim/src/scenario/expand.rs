@@ -329,6 +329,7 @@ fn action(out: &mut String, action: &Action) {
             pairs.extend(every_key(link));
             ("link", pairs)
         }
+        Action::AcceptPortal { router } => ("accept-portal", vec![("router", text(router))]),
         Action::SetLink { node, up } => return key(out, if *up { "up" } else { "down" }, &text(node)),
         Action::SetFirewall { router, firewall, name } => {
             let rules =

@@ -397,6 +397,16 @@ pub(super) struct At {
     pub(super) up: Option<Val<String>>,
     /// A router gets another firewall.
     pub(super) firewall: Option<FirewallChange>,
+    /// The user accepts the terms of a captive portal.
+    pub(super) accept_portal: Option<AcceptPortal>,
+}
+
+/// The user accepts the terms of a captive portal, for everybody behind it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct AcceptPortal {
+    /// The router that has it.
+    pub(super) router: Val<String>,
 }
 
 /// A router loses its state and passes nothing for a while.

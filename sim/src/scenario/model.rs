@@ -182,6 +182,11 @@ pub enum Action {
         /// Whether it carries packets from now on.
         up: bool,
     },
+    /// The user accepts the terms of a captive portal.
+    AcceptPortal {
+        /// The router that has it.
+        router: String,
+    },
     /// A router's firewall is replaced.
     SetFirewall {
         /// Which router.

@@ -227,7 +227,7 @@ impl Builder<'_, '_> {
         spec: file::At,
         span: &Range<usize>,
     ) -> Option<(Action, String)> {
-        let file::At { time: _, reboot, flush, restart, link, down, up, firewall } = spec;
+        let file::At { time: _, reboot, flush, restart, link, down, up, firewall, accept_portal } = spec;
         let given = [
             reboot.is_some(),
             flush.is_some(),
@@ -236,12 +236,13 @@ impl Builder<'_, '_> {
             down.is_some(),
             up.is_some(),
             firewall.is_some(),
+            accept_portal.is_some(),
         ];
         if given.iter().filter(|given| **given).count() != 1 {
             self.problems.add(
                 span.clone(),
                 "an entry of the timeline is one thing that happens",
-                "beside time, give one of reboot, flush, restart, link, down, up, firewall",
+                "beside time, give one of reboot, flush, restart, link, down, up, firewall, accept-portal",
             );
             return None;
         }
@@ -271,6 +272,8 @@ impl Builder<'_, '_> {
                 &[Kind::Host, Kind::Router, Kind::Relay, Kind::Stun, Kind::Proxy, Kind::Coordinator],
             )?;
             Action::SetLink { node, up }
+        } else if let Some(file::AcceptPortal { router }) = accept_portal {
+            Action::AcceptPortal { router: self.refer(router, &[Kind::Router])? }
         } else {
             let file::FirewallChange { router, rules } = firewall?;
             let router = self.refer(router, &[Kind::Router])?;

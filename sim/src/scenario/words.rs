@@ -17,6 +17,7 @@ pub(super) fn action(action: &Action, before: Option<&Access>) -> String {
         Action::FlushRouter { router } => format!("router {router}: forgets its bindings"),
         Action::RestartRelay { relay, off } => format!("relay {relay}: restart, off for {}", duration(*off)),
         Action::RestartCoordinator { off } => format!("coordinator: restart, off for {}", duration(*off)),
+        Action::AcceptPortal { router } => format!("router {router}: captive portal accepted"),
         Action::SetLink { node, up: false } => format!("link of {node}: cut"),
         Action::SetLink { node, up: true } => format!("link of {node}: mended"),
         Action::SetFirewall { router, firewall: None, .. } => format!("router {router}: no firewall"),

@@ -35,6 +35,11 @@ impl World {
                     site.down.set_up(up);
                 }
             }
+            Action::AcceptPortal { router } => self.with_router(&router, |router| {
+                if let Some(firewall) = &mut router.firewall {
+                    firewall.accept_portal();
+                }
+            }),
             Action::SetFirewall { router, firewall, .. } => {
                 let rng = self.seed.pcg(&format!("firewall {router} from {}", self.clock.now_ns()));
                 self.with_router(&router, |router| {

@@ -1,0 +1,137 @@
+//! What firewalls leave of the ways out: which servers a host reaches over TCP, and what becomes of its UDP.
+
+use super::oracle::Direct;
+use crate::host::{COORDINATOR_PORTS, RELAY_PORTS};
+use crate::scenario::{Action, ProxyLogin, Scenario};
+use crate::topology::{COORDINATOR, NodeIdx, Parent, Topology};
+use nat::{FirewallConfig, Portal, Proto, Rule};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// What must be left of a run after a captive portal has opened, for a pair to connect in it.
+const AFTER_PORTAL: Duration = Duration::from_secs(15);
+
+/// A scenario laid out, to be asked who reaches whom over TCP.
+pub(super) struct Reach<'s> {
+    scenario: &'s Scenario,
+    topology: Topology,
+}
+
+impl<'s> Reach<'s> {
+    /// `None` for a scenario that cannot be laid out.
+    pub(super) fn new(scenario: &'s Scenario) -> Option<Reach<'s>> {
+        Some(Reach { scenario, topology: Topology::new(scenario).ok()? })
+    }
+
+    /// The relays that a host can use.
+    pub(super) fn relays(&self, host: &str) -> BTreeSet<&'s str> {
+        let relays = self.scenario.relays.keys().map(String::as_str);
+        relays.filter(|relay| self.server(host, relay, &RELAY_PORTS)).collect()
+    }
+
+    /// Whether a host can use the coordination server.
+    pub(super) fn coordinator(&self, host: &str) -> bool {
+        self.server(host, COORDINATOR, &COORDINATOR_PORTS)
+    }
+
+    fn server(&self, host: &str, server: &str, ports: &[u16]) -> bool {
+        let (Some(node), Some(spec)) = (self.topology.find(host), self.scenario.hosts.get(host)) else {
+            return false;
+        };
+        let reached = |from: NodeIdx, to: &str, port: u16| {
+            self.topology.find(to).is_some_and(|to| self.tcp(from, to, port))
+        };
+        match &spec.proxy {
+            None => ports.iter().any(|port| reached(node, server, *port)),
+            Some(used) => {
+                let Some(proxy) = self.scenario.proxies.get(&used.name) else { return false };
+                let known = proxy.credentials.is_none() || used.login == ProxyLogin::Right;
+                known
+                    && reached(node, &used.name, proxy.port)
+                    && ports.iter().any(|port| {
+                        let connects = proxy.connect_ports.iter().any(|ports| ports.contains(*port));
+                        let from = self.topology.find(&used.name);
+                        connects && from.is_some_and(|from| reached(from, server, *port))
+                    })
+            }
+        }
+    }
+
+    /// Whether a connection from one node to a port of another gets through the boxes between them.
+    fn tcp(&self, from: NodeIdx, to: NodeIdx, port: u16) -> bool {
+        let target = SocketAddr::new(self.topology.node(to).address, port);
+        let home = self.topology.node(to).parent;
+        let mut source = self.topology.node(from).address;
+        let mut at = self.topology.node(from).parent;
+        while at != home {
+            // Behind a router that is not on the way: nobody comes in there.
+            let Parent::Router(index) = at else { return false };
+            let node = self.topology.node(index);
+            let Some(plan) = &node.router else { return false };
+            if plan.firewall.as_ref().is_some_and(|f| !self.tcp_passes(f, &node.name, source, target)) {
+                return false;
+            }
+            if plan.nat.is_some() {
+                source = node.address;
+            }
+            at = node.parent;
+        }
+        true
+    }
+
+    fn tcp_passes(
+        &self,
+        firewall: &FirewallConfig,
+        router: &str,
+        source: IpAddr,
+        target: SocketAddr,
+    ) -> bool {
+        let matches = |rule: &Rule| rule.matches(Proto::Tcp, source, target);
+        // Neither relay nor coordination server nor proxy speaks TLS.
+        let inspected = firewall.tls.iter().any(|ports| ports.contains(target.port()));
+        firewall.outbound.as_ref().is_none_or(|rules| rules.iter().any(matches))
+            && !firewall.block.iter().any(matches)
+            && !inspected
+            && self.opens(firewall.portal, router)
+    }
+
+    /// Whether a captive portal opens early enough in the run.
+    fn opens(&self, portal: Portal, router: &str) -> bool {
+        let until = self.scenario.until;
+        let in_time = |at: Duration| at.saturating_add(AFTER_PORTAL) <= until;
+        match portal {
+            Portal::Off => true,
+            Portal::After(wait) => in_time(wait),
+            Portal::UntilAccepted => self.scenario.timeline.iter().any(|timed| {
+                in_time(timed.at)
+                    && matches!(&timed.action, Action::AcceptPortal { router: r } if r == router)
+            }),
+        }
+    }
+}
+
+/// What a firewall leaves of a direct path over UDP: everything, nothing, or something that depends on ports, addresses and
+/// amounts.
+pub(super) fn udp(firewall: &FirewallConfig) -> Direct {
+    let about_udp = |rule: &&Rule| rule.proto.is_none_or(|proto| proto == Proto::Udp);
+    let everything = |rule: &Rule| rule.ports == Rule::ALL_PORTS && rule.to.is_none() && rule.from.is_none();
+    let allowed = match &firewall.outbound {
+        None => Direct::Yes,
+        Some(rules) => match rules.iter().filter(about_udp).map(everything).max() {
+            None => Direct::No,
+            Some(false) => Direct::Perhaps,
+            Some(true) => Direct::Yes,
+        },
+    };
+    let blocked = match firewall.block.iter().filter(about_udp).map(everything).max() {
+        None => Direct::Yes,
+        Some(false) => Direct::Perhaps,
+        Some(true) => Direct::No,
+    };
+    let limited =
+        firewall.udp != nat::UdpLimits::NONE || firewall.loss_in_ppb > 0 || firewall.loss_out_ppb > 0;
+    let limits = if limited { Direct::Perhaps } else { Direct::Yes };
+    let open = if firewall.udp_blocked { Direct::No } else { Direct::Yes };
+    allowed.min(blocked).min(limits).min(open)
+}
