@@ -7,8 +7,8 @@
 use super::reach::{self, Reach};
 use crate::scenario::{Attachment, Host, Router, Scenario};
 use nat::{
-    Filtering, ForwardPolicy, Hairpin, Inbound, InputPolicy, LinuxConfig, LinuxRule, Mapping,
-    PortAllocation, Translation,
+    Filtering, ForwardPolicy, Hairpin, Inbound, InputPolicy, LinuxConfig, LinuxRule, Mapping, PortAllocation,
+    Translation,
 };
 use std::net::IpAddr;
 use trace::Path;
