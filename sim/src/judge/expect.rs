@@ -37,6 +37,9 @@ pub(super) fn check(expect: &Expect, metrics: &Metrics) -> Vec<Expectation> {
     if let Some(least) = expect.goodput_at_least_bps {
         checks.goodput(least);
     }
+    if let Some(most) = expect.goodput_at_most_bps {
+        checks.at_most("goodput", most, fastest, units::rate);
+    }
     if let Some(completes) = expect.completes {
         checks.completes(completes);
     }
@@ -137,6 +140,12 @@ impl Checks<'_> {
 
 fn lost(pair: &PairMetrics) -> u64 {
     pair.paths.iter().map(|(_, p)| p.lost).sum::<u64>() + pair.pathless_lost
+}
+
+/// The fastest of its transfers.
+fn fastest(pair: &PairMetrics) -> Option<u64> {
+    let bulk = pair.flows.iter().filter(|f| f.kind == FlowKind::Bulk);
+    bulk.filter_map(|f| f.goodput_bps).max()
 }
 
 /// The median on the path that carried most echoes.

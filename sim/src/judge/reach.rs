@@ -129,8 +129,7 @@ pub(super) fn udp(firewall: &FirewallConfig) -> Direct {
         Some(false) => Direct::Perhaps,
         Some(true) => Direct::No,
     };
-    let limited =
-        firewall.udp != nat::UdpLimits::NONE || firewall.loss_in_ppb > 0 || firewall.loss_out_ppb > 0;
+    let limited = firewall.udp != nat::UdpLimits::NONE;
     let limits = if limited { Direct::Perhaps } else { Direct::Yes };
     let open = if firewall.udp_blocked { Direct::No } else { Direct::Yes };
     allowed.min(blocked).min(limits).min(open)

@@ -350,6 +350,7 @@ fn expectation(out: &mut String, expect: &Expect) {
         recovers_within,
         rtt_at_most,
         goodput_at_least_bps,
+        goodput_at_most_bps,
         completes,
     } = expect;
     let pairs = [
@@ -361,6 +362,7 @@ fn expectation(out: &mut String, expect: &Expect) {
         ("recovers-within", recovers_within.map(duration)),
         ("rtt-at-most", rtt_at_most.map(duration)),
         ("goodput-at-least", goodput_at_least_bps.map(|rate| word(&words::rate(Some(rate))))),
+        ("goodput-at-most", goodput_at_most_bps.map(|rate| word(&words::rate(Some(rate))))),
         ("completes", completes.map(|completes| completes.to_string())),
     ];
     for (name, value) in pairs {

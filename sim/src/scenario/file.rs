@@ -199,10 +199,10 @@ pub(super) struct Firewall {
     pub(super) flow_packets: Option<Val<Most<true>>>,
     /// Bytes of a UDP conversation, both directions together, after which it passes no more.
     pub(super) flow_bytes: Option<Val<Most<false>>>,
-    /// Share of the packets from outside that is lost.
-    pub(super) loss_in: Option<Val<Ratio>>,
-    /// Share of the packets from inside that is lost.
-    pub(super) loss_out: Option<Val<Ratio>>,
+    /// Share of the UDP packets from outside that is lost.
+    pub(super) udp_loss_in: Option<Val<Ratio>>,
+    /// Share of the UDP packets from inside that is lost.
+    pub(super) udp_loss_out: Option<Val<Ratio>>,
     /// How long a silent UDP conversation is remembered; sets the next two.
     pub(super) udp_timeout: Option<Val<Duration>>,
     /// The same, while nothing has come back.
@@ -562,6 +562,8 @@ pub(super) struct Expect {
     pub(super) rtt_at_most: Option<Val<Duration>>,
     /// Rate at which bulk transfers deliver.
     pub(super) goodput_at_least: Option<Val<Rate>>,
+    /// Rate above which no bulk transfer delivers, for what must be slow.
+    pub(super) goodput_at_most: Option<Val<Rate>>,
     /// Whether bulk transfers must deliver everything.
     pub(super) completes: Option<Val<bool>>,
 }

@@ -322,7 +322,7 @@ pub(super) fn firewall(
     police(&mut udp.rate, table.udp_rate, table.udp_burst, "udp-rate", problems);
     police(&mut udp.flow_rate, table.flow_rate, table.flow_burst, "flow-rate", problems);
     for (slot, value) in
-        [(&mut config.loss_in_ppb, table.loss_in), (&mut config.loss_out_ppb, table.loss_out)]
+        [(&mut udp.loss_in_ppb, table.udp_loss_in), (&mut udp.loss_out_ppb, table.udp_loss_out)]
     {
         if let Some(Ratio(share)) = take(value, problems) {
             *slot = share;
@@ -450,8 +450,8 @@ pub(super) fn table(firewall: &FirewallConfig, name: &str) -> String {
     }
     pairs.push(("flow-packets", udp.flow_packets.map_or_else(unlimited, |packets| packets.to_string())));
     pairs.push(("flow-bytes", bytes(udp.flow_bytes)));
-    pairs.push(("loss-in", word(&words::ratio(firewall.loss_in_ppb))));
-    pairs.push(("loss-out", word(&words::ratio(firewall.loss_out_ppb))));
+    pairs.push(("udp-loss-in", word(&words::ratio(udp.loss_in_ppb))));
+    pairs.push(("udp-loss-out", word(&words::ratio(udp.loss_out_ppb))));
     pairs.extend(timeouts(&firewall.timeouts));
     pairs.push(("capacity", firewall.capacity.to_string()));
     inline(&pairs)

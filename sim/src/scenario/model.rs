@@ -228,6 +228,8 @@ pub struct Expect {
     pub rtt_at_most: Option<Duration>,
     /// Goodput of bulk transfers at least, bits per second.
     pub goodput_at_least_bps: Option<u64>,
+    /// Goodput of bulk transfers at most, bits per second.
+    pub goodput_at_most_bps: Option<u64>,
     /// Whether bulk transfers must have delivered all their bytes.
     pub completes: Option<bool>,
 }

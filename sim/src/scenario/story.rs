@@ -312,11 +312,12 @@ impl Builder<'_, '_> {
             recovers_within: take(spec.recovers_within, self.problems),
             rtt_at_most: take(spec.rtt_at_most, self.problems),
             goodput_at_least_bps: take(spec.goodput_at_least, self.problems).and_then(|Rate(rate)| rate),
+            goodput_at_most_bps: take(spec.goodput_at_most, self.problems).and_then(|Rate(rate)| rate),
             completes: take(spec.completes, self.problems),
         };
         if base == Expect::default() && self.problems.is_empty() {
             let help = "give at least one of path, first-data-within, direct-within, lost-at-most, recovers-within, \
-                        rtt-at-most, goodput-at-least, completes";
+                        rtt-at-most, goodput-at-least, goodput-at-most, completes";
             self.problems.add(span.clone(), "nothing is expected", help);
         }
         let Some(pair) = spec.pair else {
@@ -364,6 +365,7 @@ impl Builder<'_, '_> {
                     "ping or voice",
                 ),
                 (expect.goodput_at_least_bps.is_some(), "goodput-at-least", &[FlowKind::Bulk], "bulk"),
+                (expect.goodput_at_most_bps.is_some(), "goodput-at-most", &[FlowKind::Bulk], "bulk"),
                 (expect.completes.is_some(), "completes", &[FlowKind::Bulk], "bulk"),
             ] {
                 if needs && !any(kinds) {

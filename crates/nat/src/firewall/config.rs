@@ -77,12 +77,23 @@ pub struct UdpLimits {
     pub flow_packets: Option<u64>,
     /// Bytes of a conversation, both directions together, after which it passes no more.
     pub flow_bytes: Option<u64>,
+    /// Share of the packets from outside that is lost, in parts per billion.
+    pub loss_in_ppb: u32,
+    /// Share of the packets from inside that is lost, in parts per billion.
+    pub loss_out_ppb: u32,
 }
 
 impl UdpLimits {
     /// None.
-    pub const NONE: UdpLimits =
-        UdpLimits { max_bytes: None, rate: None, flow_rate: None, flow_packets: None, flow_bytes: None };
+    pub const NONE: UdpLimits = UdpLimits {
+        max_bytes: None,
+        rate: None,
+        flow_rate: None,
+        flow_packets: None,
+        flow_bytes: None,
+        loss_in_ppb: 0,
+        loss_out_ppb: 0,
+    };
 
     /// Whether something is counted for each conversation.
     pub(super) fn per_flow(&self) -> bool {
@@ -114,10 +125,6 @@ pub struct FirewallConfig {
     pub portal: Portal,
     /// Limits of UDP.
     pub udp: UdpLimits,
-    /// Share of the packets from outside that is lost, in parts per billion.
-    pub loss_in_ppb: u32,
-    /// Share of the packets from inside that is lost, in parts per billion.
-    pub loss_out_ppb: u32,
     /// How long a silent conversation is remembered.
     pub timeouts: Timeouts,
     /// How many conversations the table holds at most.
@@ -137,8 +144,6 @@ impl FirewallConfig {
         bogons: true,
         portal: Portal::Off,
         udp: UdpLimits::NONE,
-        loss_in_ppb: 0,
-        loss_out_ppb: 0,
         timeouts: Timeouts::LINUX,
         capacity: NatConfig::RFC.capacity,
     };
@@ -180,8 +185,8 @@ impl FirewallConfig {
             || self.portal != Portal::Off
             || self.udp.max_bytes.is_some()
             || self.udp.rate.is_some()
-            || self.loss_in_ppb > 0
-            || self.loss_out_ppb > 0
+            || self.udp.loss_in_ppb > 0
+            || self.udp.loss_out_ppb > 0
     }
 }
 
@@ -224,7 +229,8 @@ impl fmt::Display for FirewallConfig {
             Portal::UntilAccepted => f.write_str(", portal until accepted")?,
             Portal::After(time) => write!(f, ", portal for {time:?}")?,
         }
-        let UdpLimits { max_bytes, rate, flow_rate, flow_packets, flow_bytes } = self.udp;
+        let UdpLimits { max_bytes, rate, flow_rate, flow_packets, flow_bytes, loss_in_ppb, loss_out_ppb } =
+            self.udp;
         if let Some(bytes) = max_bytes {
             write!(f, ", udp packets to {bytes} B")?;
         }
@@ -243,9 +249,9 @@ impl fmt::Display for FirewallConfig {
         if let Some(bytes) = flow_bytes {
             write!(f, ", each udp flow {bytes} B")?;
         }
-        for (way, ppb) in [("in", self.loss_in_ppb), ("out", self.loss_out_ppb)] {
+        for (way, ppb) in [("in", loss_in_ppb), ("out", loss_out_ppb)] {
             if ppb > 0 {
-                write!(f, ", loss {way} {}", Percent(ppb))?;
+                write!(f, ", udp loss {way} {}", Percent(ppb))?;
             }
         }
         if self.is_stateless() { Ok(()) } else { write!(f, ", {}", self.timeouts) }

@@ -186,13 +186,6 @@ impl Firewall {
         now: u64,
     ) -> Result<(), Refused> {
         let proto = packet.proto();
-        let share = match side {
-            Side::Inside => self.config.loss_out_ppb,
-            Side::Outside => self.config.loss_in_ppb,
-        };
-        if share > 0 && self.rng.random_range(0..BILLION) < share {
-            return Err((DropReason::Lost, None));
-        }
         if !self.config.bogons && bogon::is_bogon(packet.src().ip(), packet.dst().ip()) {
             return Err((DropReason::Bogon, None));
         }
@@ -207,6 +200,13 @@ impl Firewall {
         }
         if proto == Proto::Udp {
             let limits = &self.config.udp;
+            let share = match side {
+                Side::Inside => limits.loss_out_ppb,
+                Side::Outside => limits.loss_in_ppb,
+            };
+            if share > 0 && self.rng.random_range(0..BILLION) < share {
+                return Err((DropReason::Lost, None));
+            }
             if limits.max_bytes.is_some_and(|most| packet.wire_len() as u64 > most) {
                 return Err((DropReason::TooLong, None));
             }
