@@ -99,7 +99,7 @@ fn expected(scenario: &ScenarioSummary) -> String {
     let mut words = Vec::new();
     for expectation in &scenario.expectations {
         let what = expectation.words.rsplit(": ").next().unwrap_or_default();
-        if ["relay", "direct", "lan"].contains(&what) && !words.contains(&what) {
+        if ["relay", "direct", "lan", "no path"].contains(&what) && !words.contains(&what) {
             words.push(what);
         }
     }
