@@ -2,7 +2,8 @@
 //!
 //! A realm is a set of nodes that reach each other without a router in between: the internet, or the inside of one
 //! router. An address means something in one realm only, so two homes may both have a 192.168.1.2. A router without NAT
-//! joins its inside to the realm of its uplink: the addresses in there count in both.
+//! joins its inside to the realm of its uplink: the addresses in there count in both. So do IPv6 addresses behind a router that
+//! passes them on, as they are or as their counterparts.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -15,7 +16,7 @@ use rustc_hash::FxBuildHasher;
 use trace::{Name, NodeKind};
 
 use crate::scenario::{
-    Access, Attachment, Host, Proxy, Relay, Router, Scenario, Server, prefix, regions, words,
+    Access, Attachment, Families, Host, Proxy, Relay, Router, Scenario, Server, Way, prefix, regions, words,
 };
 
 /// Name of the coordination server's node.
@@ -50,6 +51,8 @@ pub struct Node {
     pub region: RegionIdx,
     /// Its address in the realm of its parent.
     pub address: IpAddr,
+    /// Its IPv6 address there, if it has one beside an IPv4 address.
+    pub address6: Option<IpAddr>,
     /// Its cable, away from it.
     pub up: LinkConfig,
     /// Its cable, towards it.
@@ -69,12 +72,52 @@ pub struct RouterPlan {
     pub nat: Option<Translation>,
     /// Packet filter, if any, with addresses in place of names.
     pub firewall: Option<FirewallConfig>,
-    /// The addresses that the NAT gives out; its own on the uplink.
+    /// The addresses that the NAT gives out, as far as they are of its version; its own on the uplink.
     pub external: Vec<IpAddr>,
+    /// IPv6, if any of it passes.
+    pub ipv6: Option<Ipv6Plan>,
     /// Who answers to an address on the inside.
     pub inside: Table,
     /// Presets or "custom": "linux, web-only".
     pub about: String,
+}
+
+/// IPv6 at a router.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ipv6Plan {
+    /// How it is passed on.
+    pub way: Way,
+    /// The inside network of IPv6: first address and prefix length.
+    pub lan: (IpAddr, u8),
+    /// The router's own address in there.
+    pub gateway: IpAddr,
+    /// Packet filter, where it is not the router's for both versions.
+    pub firewall: Option<Option<FirewallConfig>>,
+}
+
+impl RouterPlan {
+    /// The address by which a node with this one inside is reached on the uplink, if there is one for it alone.
+    fn beyond(&self, address: IpAddr) -> Option<IpAddr> {
+        match (self.ipv6.as_ref().map(|v6| &v6.way), address) {
+            (Some(Way::Clat { customer, .. }), IpAddr::V4(v4)) => Some(customer.embed(v4).into()),
+            (Some(Way::Npt(swap)), IpAddr::V6(v6)) => swap.to_outside(v6).map(IpAddr::V6),
+            (Some(_), IpAddr::V6(_)) => Some(address),
+            _ => self.nat.is_none().then_some(address),
+        }
+    }
+
+    /// The networks inside, each with the router's address in it.
+    fn networks(&self) -> impl Iterator<Item = ((IpAddr, u8), IpAddr)> {
+        let v6 = self.ipv6.as_ref().map(|v6| (v6.lan, v6.gateway));
+        std::iter::once((self.lan, self.gateway)).chain(v6)
+    }
+}
+
+impl Node {
+    /// Its addresses: that of IPv4 first.
+    pub fn addresses(&self) -> impl DoubleEndedIterator<Item = IpAddr> {
+        std::iter::once(self.address).chain(self.address6)
+    }
 }
 
 /// A scenario laid out. Nothing here moves.
@@ -179,7 +222,9 @@ struct Draft<'s> {
     name: &'s str,
     kind: NodeKind,
     attached: Attachment,
+    families: Families,
     address: Option<IpAddr>,
+    address6: Option<IpAddr>,
     link: &'s Access,
     router: Option<&'s Router>,
 }
@@ -215,6 +260,13 @@ impl Topology {
                     plan.firewall = Some(firewall);
                 }
             }
+            let of_v6 = |plan: &mut RouterPlan| plan.ipv6.as_mut()?.firewall.as_mut()?.take();
+            if let Some(mut firewall) = topology.nodes[i].router.as_mut().and_then(of_v6) {
+                firewall.resolve(|name| topology.addresses_of(name));
+                if let Some(v6) = topology.nodes[i].router.as_mut().and_then(|plan| plan.ipv6.as_mut()) {
+                    v6.firewall = Some(Some(firewall));
+                }
+            }
         }
         Ok(topology)
     }
@@ -237,8 +289,23 @@ impl Topology {
         let Some(node) = self.find(name).map(|index| self.node(index)) else { return Vec::new() };
         match &node.router {
             Some(plan) => plan.external.clone(),
-            None => vec![node.address],
+            None => node.addresses().collect(),
         }
+    }
+
+    /// The resolver that tells a node of a NAT64 above it: that of the network with the NAT64.
+    pub fn resolver(&self, node: &Node) -> Option<IpAddr> {
+        let mut parent = node.parent;
+        while let Parent::Router(router) = parent {
+            let node = self.node(router);
+            if let Some(v6) = node.router.as_ref().and_then(|plan| plan.ipv6.as_ref())
+                && matches!(v6.way, Way::Nat64 { .. })
+            {
+                return Some(v6.gateway);
+            }
+            parent = node.parent;
+        }
+        None
     }
 
     /// The node at an index.
@@ -268,6 +335,12 @@ impl Topology {
             nat: router.nat.clone(),
             firewall: router.firewall.clone(),
             external: Vec::new(),
+            ipv6: router.ipv6.as_ref().map(|v6| Ipv6Plan {
+                way: v6.way,
+                lan: v6.lan,
+                gateway: prefix::nth(v6.lan.0, v6.lan.1, 1).unwrap_or(v6.lan.0),
+                firewall: v6.firewall.as_ref().map(|firewall| firewall.rules.clone()),
+            }),
             inside: Table::default(),
             about: about(router),
         });
@@ -279,6 +352,7 @@ impl Topology {
             parent,
             region,
             address: IpAddr::from([0, 0, 0, 0]),
+            address6: None,
             up: draft.link.up.clone(),
             down: draft.link.down.clone(),
             router,
@@ -314,16 +388,18 @@ impl Topology {
     /// Gives every node its address: first those that the scenario chose, then the others in order.
     fn address(&mut self, drafts: &[Draft<'_>]) -> Result<(), TopologyError> {
         for (node, draft) in drafts.iter().enumerate() {
-            if let Some(address) = draft.address {
-                self.check(node, address)?;
-                self.settle(node, address)?;
+            for (address, second) in [(draft.address, false), (draft.address6, true)] {
+                if let Some(address) = address {
+                    self.check(node, address)?;
+                    self.settle(node, address, second)?;
+                }
             }
         }
         // Where to look next: behind each router, and in each region.
         let mut behind = vec![2_u128; self.nodes.len()];
         let mut region = vec![1_u128; self.regions.len()];
         for (node, draft) in drafts.iter().enumerate() {
-            if draft.address.is_some() {
+            if draft.address.is_some() || draft.families == Families::V6 {
                 continue;
             }
             let address = match self.nodes[node].parent {
@@ -336,16 +412,39 @@ impl Topology {
                     .as_ref()
                     .and_then(|plan| next_free(plan.lan, &plan.inside, &mut behind[router as usize])),
             };
-            let address = address.ok_or_else(|| TopologyError::Full {
-                node: draft.name.to_owned(),
-                network: match self.nodes[node].parent {
-                    Parent::Internet => self.regions[self.nodes[node].region as usize].to_string(),
-                    Parent::Router(router) => self.nodes[router as usize].name.to_string(),
-                },
-            })?;
-            self.settle(node, address)?;
+            let address = address.ok_or_else(|| self.full(node))?;
+            self.settle(node, address, false)?;
+        }
+        let mut behind = vec![2_u128; self.nodes.len()];
+        let mut region = vec![1_u128; self.regions.len()];
+        for (node, draft) in drafts.iter().enumerate() {
+            let given = if draft.families == Families::V6 { draft.address } else { draft.address6 };
+            if given.is_some() || draft.families == Families::V4 {
+                continue;
+            }
+            let address = match self.nodes[node].parent {
+                Parent::Internet => {
+                    let block = regions::block6(self.nodes[node].region);
+                    next_free(block, &self.internet, &mut region[self.nodes[node].region as usize])
+                }
+                Parent::Router(router) => self.nodes[router as usize].router.as_ref().and_then(|plan| {
+                    next_free(plan.ipv6.as_ref()?.lan, &plan.inside, &mut behind[router as usize])
+                }),
+            };
+            let address = address.ok_or_else(|| self.full(node))?;
+            self.settle(node, address, draft.families == Families::Dual)?;
         }
         Ok(())
+    }
+
+    fn full(&self, node: usize) -> TopologyError {
+        TopologyError::Full {
+            node: self.nodes[node].name.to_string(),
+            network: match self.nodes[node].parent {
+                Parent::Internet => self.regions[self.nodes[node].region as usize].to_string(),
+                Parent::Router(router) => self.nodes[router as usize].name.to_string(),
+            },
+        }
     }
 
     /// Checks an address that the scenario chose.
@@ -355,26 +454,35 @@ impl Topology {
             Parent::Internet => Ok(()),
             Parent::Router(router) => {
                 let Some(plan) = &self.nodes[router as usize].router else { return Ok(()) };
-                let (network, prefix) = plan.lan;
-                let taken = [Some(network), Some(plan.gateway), prefix::last(network, prefix)];
-                if prefix::contains(plan.lan, address) && !taken.contains(&Some(address)) {
-                    return Ok(());
+                for ((network, length), gateway) in plan.networks() {
+                    let taken = [Some(network), Some(gateway), prefix::last(network, length)];
+                    if prefix::contains((network, length), address) && !taken.contains(&Some(address)) {
+                        return Ok(());
+                    }
                 }
+                let same = |((network, _), _): &((IpAddr, u8), _)| network.is_ipv4() == address.is_ipv4();
+                let (network, prefix) = plan.networks().find(same).map_or(plan.lan, |(lan, _)| lan);
                 Err(TopologyError::OutsideNetwork { node: name(), address, network, prefix })
             }
         }
     }
 
-    /// Writes an address down, in its realm and in those that it is routed to.
-    fn settle(&mut self, node: usize, address: IpAddr) -> Result<(), TopologyError> {
-        self.nodes[node].address = address;
+    /// Writes an address down, the first or the second of its node, in its realm and in those that it is routed to.
+    fn settle(&mut self, node: usize, address: IpAddr, second: bool) -> Result<(), TopologyError> {
+        if second {
+            self.nodes[node].address6 = Some(address);
+        } else {
+            self.nodes[node].address = address;
+        }
         if let Some(plan) = &mut self.nodes[node].router {
-            plan.external = vec![address];
-            if plan.lan.0.is_ipv4() != address.is_ipv4() {
+            plan.external.push(address);
+            plan.external.sort_by_key(IpAddr::is_ipv6);
+            if plan.ipv6.is_none() && plan.lan.0.is_ipv4() != address.is_ipv4() {
                 return Err(TopologyError::TwoFamilies { node: self.nodes[node].name.to_string(), address });
             }
         }
         let mut via = index(node);
+        let mut address = address;
         loop {
             let parent = self.nodes[via as usize].parent;
             let (table, onward) = match parent {
@@ -386,7 +494,10 @@ impl Topology {
                 }
                 Parent::Internet => (&mut self.internet, None),
                 Parent::Router(router) => match &mut self.nodes[router as usize].router {
-                    Some(plan) => (&mut plan.inside, plan.nat.is_none().then_some(router)),
+                    Some(plan) => {
+                        let beyond = plan.beyond(address);
+                        (&mut plan.inside, beyond.map(|beyond| (router, beyond)))
+                    }
                     None => return Ok(()),
                 },
             };
@@ -398,7 +509,7 @@ impl Topology {
                 });
             }
             match onward {
-                Some(router) => via = router,
+                Some((router, beyond)) => (via, address) = (router, beyond),
                 None => return Ok(()),
             }
         }
@@ -458,7 +569,9 @@ impl Topology {
         };
         let title = if kind == &*node.name { String::new() } else { format!("  {kind}") };
         let cable = format!("down {}, up {}", words::link(&node.down), words::link(&node.up));
-        let _ = writeln!(out, "{indent}{}{}{title}  {}  [{cable}]", branch(last), node.name, node.address);
+        let also = node.address6.map(|v6| format!(", {v6}")).unwrap_or_default();
+        let _ =
+            writeln!(out, "{indent}{}{}{title}  {}{also}  [{cable}]", branch(last), node.name, node.address);
         let Some(plan) = &node.router else { return };
         let indent = format!("{indent}{}", trunk(last));
         let nat = plan.nat.as_ref().map_or_else(|| "no translation".to_owned(), ToString::to_string);
@@ -466,6 +579,22 @@ impl Topology {
         if let Some(firewall) = &plan.firewall {
             let _ = writeln!(out, "{indent}·  firewall: {firewall}");
         }
+        let Some(v6) = &plan.ipv6 else { return };
+        let _ = writeln!(out, "{indent}·  inside {}/{}: {}", v6.lan.0, v6.lan.1, words_of(&v6.way));
+        if let Some(firewall) = &v6.firewall {
+            let firewall = firewall.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+            let _ = writeln!(out, "{indent}·  firewall of IPv6: {firewall}");
+        }
+    }
+}
+
+/// A router's way of IPv6, for people.
+fn words_of(way: &Way) -> String {
+    match way {
+        Way::Routed => "IPv6 routed".to_owned(),
+        Way::Npt(swap) => swap.to_string(),
+        Way::Nat64 { prefix } => format!("nat64 {prefix}"),
+        Way::Clat { provider, customer } => format!("clat {customer} to {provider}"),
     }
 }
 
@@ -485,35 +614,79 @@ fn index(position: usize) -> u32 {
 fn drafts(scenario: &Scenario) -> Vec<Draft<'_>> {
     let mut drafts = Vec::new();
     for (name, router) in &scenario.routers {
-        let Router { uplink, address, link, .. } = router;
-        let (attached, address) = (uplink.clone(), *address);
-        drafts.push(Draft { name, kind: NodeKind::Router, attached, address, link, router: Some(router) });
+        let families = router.uplink_families();
+        let address6 = router.ipv6.as_ref().and_then(|v6| v6.address);
+        let (address, address6) = if families == Families::V6 {
+            (address6.or(router.address), None)
+        } else {
+            (router.address, address6)
+        };
+        drafts.push(Draft {
+            name,
+            kind: NodeKind::Router,
+            attached: router.uplink.clone(),
+            families,
+            address,
+            address6,
+            link: &router.link,
+            router: Some(router),
+        });
     }
-    for (name, Host { attached, address, link, .. }) in &scenario.hosts {
-        let (attached, address) = (attached.clone(), *address);
-        drafts.push(Draft { name, kind: NodeKind::Host, attached, address, link, router: None });
+    for (name, Host { attached, families, address, address6, link, .. }) in &scenario.hosts {
+        drafts.push(Draft {
+            name,
+            kind: NodeKind::Host,
+            attached: attached.clone(),
+            families: *families,
+            address: *address,
+            address6: *address6,
+            link,
+            router: None,
+        });
     }
     for (name, Proxy { attached, address, link, .. }) in &scenario.proxies {
-        let (attached, address) = (attached.clone(), *address);
-        drafts.push(Draft { name, kind: NodeKind::Proxy, attached, address, link, router: None });
+        let v6 = matches!(attached, Attachment::Behind(router)
+            if scenario.routers.get(router).is_some_and(Router::is_nat64));
+        drafts.push(Draft {
+            name,
+            kind: NodeKind::Proxy,
+            attached: attached.clone(),
+            families: if v6 { Families::V6 } else { Families::V4 },
+            address: *address,
+            address6: None,
+            link,
+            router: None,
+        });
     }
-    let mut server = |name, kind, region: &String, address, link| {
-        let attached = Attachment::Region(region.clone());
-        drafts.push(Draft { name, kind, attached, address, link, router: None });
+    let mut server = |name, kind, region: &String, families, addresses: [Option<IpAddr>; 2], link| {
+        let ([address, address6], attached) = (addresses, Attachment::Region(region.clone()));
+        drafts.push(Draft { name, kind, attached, families, address, address6, link, router: None });
     };
-    for (name, Relay { region, address, link }) in &scenario.relays {
-        server(name, NodeKind::Relay, region, *address, link);
+    for (name, Relay { region, families, address, address6, link }) in &scenario.relays {
+        server(name, NodeKind::Relay, region, *families, [*address, *address6], link);
     }
-    for (name, Server { region, address, link }) in &scenario.stuns {
-        server(name, NodeKind::Stun, region, *address, link);
+    for (name, Server { region, families, address, address6, link }) in &scenario.stuns {
+        server(name, NodeKind::Stun, region, *families, [*address, *address6], link);
     }
-    let Server { region, address, link } = &scenario.coordinator;
-    server(COORDINATOR, NodeKind::Coordinator, region, *address, link);
+    let Server { region, families, address, address6, link } = &scenario.coordinator;
+    server(COORDINATOR, NodeKind::Coordinator, region, *families, [*address, *address6], link);
     drafts
 }
 
 /// What people call a router's NAT and firewall.
 fn about(router: &Router) -> String {
+    let about = about_v4(router);
+    match router.ipv6.as_ref().map(|v6| v6.way) {
+        None => about,
+        Some(Way::Routed) => format!("{about}, IPv6"),
+        Some(Way::Npt(_)) => format!("{about}, NPTv6"),
+        Some(Way::Nat64 { .. }) => format!("NAT64 {about}"),
+        Some(Way::Clat { .. }) if about == "none" => "464XLAT".to_owned(),
+        Some(Way::Clat { .. }) => format!("464XLAT, {about}"),
+    }
+}
+
+fn about_v4(router: &Router) -> String {
     match (router.nat_name.as_str(), router.firewall_name.as_str()) {
         (nat, "") => nat.to_owned(),
         ("none", firewall) => firewall.to_owned(),

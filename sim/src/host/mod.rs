@@ -11,7 +11,9 @@ pub use self::proxy::ProxyProgram;
 pub use app::{FlowSpec, MARKER};
 pub use peer::{PEER_PORT, PeerProgram};
 pub use program::{ConnId, Input, Output, Program};
-pub use servers::{COORDINATOR_PORTS, CoordinatorProgram, RELAY_PORTS, RelayProgram, STUN_PORT, StunProgram};
+pub use servers::{
+    COORDINATOR_PORTS, CoordinatorProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, StunProgram,
+};
 
 use self::tcp::TcpStack;
 use crate::icmp::{Limiter, may_answer};
@@ -55,6 +57,8 @@ pub struct Host {
     addresses: Vec<IpAddr>,
     /// The network that the first address is for, where there are others for elsewhere.
     lan: Option<(IpAddr, u8)>,
+    /// The resolver of its network, where that matters.
+    resolver: Option<SocketAddr>,
     slots: Vec<Slot>,
     udp: BTreeMap<u16, u32>,
     tcp: TcpStack,
@@ -93,6 +97,7 @@ impl Host {
             name,
             addresses,
             lan: None,
+            resolver: None,
             slots: Vec::new(),
             udp: BTreeMap::new(),
             tcp: TcpStack::new(rng),
@@ -110,6 +115,11 @@ impl Host {
     /// Makes the first address the one for a network, of the address's family, and the others for everything else.
     pub fn set_lan(&mut self, lan: (IpAddr, u8)) {
         self.lan = Some(lan);
+    }
+
+    /// Tells programs that start from now on of the network's resolver, as a router advertisement does (RFC 8106).
+    pub fn set_resolver(&mut self, resolver: SocketAddr) {
+        self.resolver = Some(resolver);
     }
 
     /// Whether a socket waits for such a packet: a bound UDP port, a listener or a connection.
@@ -139,6 +149,9 @@ impl Host {
         slot.program = Some(program);
         slot.dirty = true;
         if let Some(program) = &mut slot.program {
+            if let Some(resolver) = self.resolver {
+                program.handle(Input::Resolver(resolver), clock.now());
+            }
             program.handle(Input::Addresses(&self.addresses), clock.now());
         }
         self.settle(clock, out);
@@ -352,7 +365,7 @@ fn source(addresses: &[IpAddr], lan: Option<(IpAddr, u8)>, to: SocketAddr) -> Op
     match lan {
         None => own.next(),
         Some(lan) if prefix::contains(lan, to.ip()) || to.ip().is_multicast() => own.next(),
-        Some(lan) => own.find(|ip| !prefix::contains(lan, *ip)),
+        Some(lan) => own.clone().find(|ip| !prefix::contains(lan, *ip)).or_else(|| own.next()),
     }
 }
 

@@ -133,6 +133,7 @@ impl Program for PeerProgram {
                     ips.iter().map(|ip| SocketAddr::new(*ip, PEER_PORT)).collect();
                 self.peer.handle(peer::Input::Addresses(&addresses), now);
             }
+            Input::Resolver(resolver) => self.peer.handle(peer::Input::Resolver(resolver), now),
             Input::Datagram { from, data, .. } => self.peer.handle(peer::Input::Datagram { from, data }, now),
             Input::Connected { conn: id } => self.peer.handle(peer::Input::Connected(conn(id)), now),
             Input::Stream { conn: id, data } => self.peer.handle(peer::Input::Stream(conn(id), data), now),

@@ -21,6 +21,8 @@ impl ConnId {
 pub enum Input<'a> {
     /// The host's addresses, at the start and whenever they change.
     Addresses(&'a [IpAddr]),
+    /// The resolver of the host's network; before the addresses. Told where the network has a NAT64.
+    Resolver(SocketAddr),
     /// A datagram for one of its UDP ports.
     Datagram {
         /// The local port.

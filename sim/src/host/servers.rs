@@ -65,6 +65,43 @@ impl Program for StunProgram {
     }
 }
 
+/// The resolver of a network with a NAT64.
+pub struct ResolverProgram {
+    resolver: pref64::Resolver,
+    out: VecDeque<Output>,
+}
+
+impl ResolverProgram {
+    /// A resolver that makes addresses with this prefix.
+    pub fn new(prefix: pref64::Pref64) -> ResolverProgram {
+        ResolverProgram { resolver: pref64::Resolver::new(prefix), out: VecDeque::new() }
+    }
+}
+
+impl Program for ResolverProgram {
+    fn udp_ports(&self) -> Vec<u16> {
+        vec![pref64::DNS_PORT]
+    }
+
+    fn handle(&mut self, input: Input<'_>, _: Instant) {
+        if let Input::Datagram { port, from, data } = input
+            && let Some(answer) = self.resolver.respond(data)
+        {
+            self.out.push_back(Output::Datagram { port, to: from, data: answer.into() });
+        }
+    }
+
+    fn handle_timeout(&mut self, _: Instant) {}
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        None
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+}
+
 /// A DERP server with a STUN server beside it.
 pub struct RelayProgram {
     name: Name,
@@ -95,7 +132,7 @@ impl Program for RelayProgram {
             Input::Stream { conn, data } => self.derp.handle_stream(derp::server::ConnId(conn.0), data, now),
             Input::Writable { conn, space } => self.derp.writable(derp::server::ConnId(conn.0), space, now),
             Input::Closed { conn } => self.derp.closed(derp::server::ConnId(conn.0), now),
-            Input::Connected { .. } | Input::Error { .. } => {}
+            Input::Connected { .. } | Input::Error { .. } | Input::Resolver(_) => {}
         }
     }
 
@@ -176,7 +213,11 @@ impl Program for CoordinatorProgram {
                 self.server.writable(coord::server::ConnId(conn.0), space, now);
             }
             Input::Closed { conn } => self.server.closed(coord::server::ConnId(conn.0), now),
-            Input::Addresses(_) | Input::Datagram { .. } | Input::Error { .. } | Input::Connected { .. } => {}
+            Input::Addresses(_)
+            | Input::Resolver(_)
+            | Input::Datagram { .. }
+            | Input::Error { .. }
+            | Input::Connected { .. } => {}
         }
     }
 

@@ -10,10 +10,10 @@ use indexmap::{IndexMap, IndexSet};
 use super::axes::{self, take};
 use super::error::{Problems, suggest};
 use super::filter::{self, Named};
-use super::model::{Access, Attachment, Host, Relay, Router, Scenario, Server};
+use super::model::{Access, Attachment, Families, Host, Relay, Router, Scenario, Server};
 use super::read::{Item, Sections};
-use super::value::Val;
-use super::{cable, file, prefix, regions};
+use super::value::{Val, Word};
+use super::{cable, file, ipv6, prefix, regions};
 use crate::topology::Topology;
 
 /// Most routers, and most hosts, of a scenario.
@@ -60,6 +60,8 @@ pub(super) struct Builder<'p, 't> {
     regions: IndexMap<String, Range<usize>>,
     /// Names in the rules of firewalls.
     pub(super) named: Named,
+    /// What a node on the internet has.
+    internet: Families,
 }
 
 /// A router whose inside network is not settled yet.
@@ -68,6 +70,7 @@ struct Waiting {
     /// What the file says of its inside network, and where.
     lan: Option<(IpAddr, u8)>,
     span: Range<usize>,
+    v6: Option<ipv6::Wanted>,
 }
 
 /// Puts a scenario together; it is only good if no problem was noted.
@@ -78,6 +81,7 @@ pub(super) fn build(name: &str, hash: String, sections: Sections, problems: &mut
         groups: IndexMap::new(),
         regions: IndexMap::new(),
         named: Named::new(),
+        internet: Families::V4,
     };
     builder.scenario(name, hash, sections)
 }
@@ -116,8 +120,11 @@ impl Builder<'_, '_> {
         self.declare_all(&routers, &hosts, &relays, &stuns);
         let mut spans = spans(&routers, &hosts, &relays, &stuns);
         spans.extend(proxies.iter().map(|item| (item.name.clone(), item.span.clone())));
+        if has_ipv6(&routers, &hosts, relays.iter().chain(&stuns).chain(&coordinator)) {
+            self.internet = Families::Dual;
+        }
         let routers = self.routers(routers);
-        let hosts = self.hosts(hosts);
+        let hosts = self.hosts(hosts, &routers);
         let proxies = self.proxies(proxies);
         let first =
             self.regions.keys().next().cloned().unwrap_or_else(|| regions::REGIONS[4].name.to_owned());
@@ -387,7 +394,8 @@ impl Builder<'_, '_> {
             .collect();
         let mut waiting = IndexMap::new();
         for Item { name, span, value } in items {
-            let Some(spec) = value else { continue };
+            let Some(mut spec) = value else { continue };
+            let v6 = ipv6::Wanted::read(&mut spec, &span, &mut self.named, self.problems);
             let uplink = self.attachment(&span, spec.region, spec.behind);
             let (nat, nat_name) = axes::nat(spec.nat, self.problems);
             let (firewall, firewall_name) = filter::firewall(spec.firewall, &mut self.named, self.problems);
@@ -406,8 +414,9 @@ impl Builder<'_, '_> {
                 firewall,
                 firewall_name,
                 link,
+                ipv6: None,
             };
-            waiting.insert(name, Waiting { router, lan, span: lan_span });
+            waiting.insert(name, Waiting { router, lan, span: lan_span, v6 });
         }
         self.outer_first(waiting, &has_routers)
     }
@@ -422,6 +431,8 @@ impl Builder<'_, '_> {
         // Routers whose inside is part of the internet, and how many pass addresses on at all.
         let mut public: IndexSet<String> = IndexSet::new();
         let mut routed = 0;
+        // Routers with IPv6.
+        let mut delegated = 0;
         while !waiting.is_empty() {
             let (ready, later): (IndexMap<_, _>, IndexMap<_, _>) =
                 waiting.into_iter().partition(|(_, Waiting { router, .. })| match &router.uplink {
@@ -440,23 +451,38 @@ impl Builder<'_, '_> {
                 }
                 return sorted;
             }
-            for (name, Waiting { mut router, lan, span }) in ready {
+            for (name, Waiting { mut router, lan, span, v6 }) in ready {
+                let outer = match &router.uplink {
+                    Attachment::Region(_) => None,
+                    Attachment::Behind(outer) => sorted.get(outer),
+                };
+                let below_nat64 = outer.is_some_and(Router::is_nat64);
+                if below_nat64 && v6.is_none() {
+                    let message = format!("router `{name}` has no IPv4 to attach to: it is behind a NAT64");
+                    self.problems.add(span.clone(), message, "write ipv6 = \"clat\"");
+                }
+                router.ipv6 = v6.and_then(|v6| {
+                    delegated += 1;
+                    v6.settle(&router, outer, delegated, self.problems)
+                });
                 let (outside, on_internet) = match &router.uplink {
                     Attachment::Region(_) => (None, true),
                     Attachment::Behind(outer) => {
                         (sorted.get(outer).map(|outer| outer.lan), public.contains(outer))
                     }
                 };
-                if on_internet && router.nat.is_none() {
+                if on_internet && router.nat.is_none() && !below_nat64 {
                     public.insert(name.clone());
                 }
-                router.lan = match lan {
-                    Some(lan) => lan,
-                    None if router.nat.is_none() => {
+                let nat64 = router.ipv6.as_ref().filter(|_| router.is_nat64());
+                router.lan = match (nat64.map(|v6| v6.lan), lan) {
+                    (Some(lan), _) | (None, Some(lan)) => lan,
+                    // A customer-side translator gives each address inside one of its own, and yet hides them.
+                    _ if router.nat.is_none() && router.ipv6.as_ref().is_none_or(|v6| !v6.hides_v4()) => {
                         routed += 1;
                         if on_internet { regions::routed(routed) } else { routed_lan(outside, routed) }
                     }
-                    None => default_lan(outside, has_routers.contains(&name)),
+                    _ => default_lan(outside, has_routers.contains(&name)),
                 };
                 if let Some(outside) = outside
                     && prefix::overlap(outside, router.lan)
@@ -477,7 +503,11 @@ impl Builder<'_, '_> {
         sorted
     }
 
-    fn hosts(&mut self, items: Vec<Item<file::Host>>) -> IndexMap<String, Host> {
+    fn hosts(
+        &mut self,
+        items: Vec<Item<file::Host>>,
+        routers: &IndexMap<String, Router>,
+    ) -> IndexMap<String, Host> {
         let mut hosts = IndexMap::new();
         for Item { name, span, value } in items {
             let Some(spec) = value else { continue };
@@ -494,11 +524,24 @@ impl Builder<'_, '_> {
             let start_span = spec.start.as_ref().map_or(span, |start| start.span.clone());
             let start = take(spec.start, self.problems).unwrap_or_default();
             if start > MAX_UNTIL {
-                self.problems.add(start_span, "it never starts: a run lasts at most a day", "");
+                self.problems.add(start_span.clone(), "it never starts: a run lasts at most a day", "");
+            }
+            let address6 = take(spec.address6, self.problems);
+            if let (true, Some(address)) = (counted, &address6) {
+                let help = "leave the address away: each gets the next free one";
+                self.problems.add(start_span, format!("several hosts cannot share {address}"), help);
             }
             let proxy = self.used_proxy(spec.proxy, spec.proxy_login);
             let Some(attached) = attached else { continue };
-            let host = Host { attached, address, link, start, proxy };
+            let offered = ipv6::offered(&attached, |name| routers.get(name), self.internet);
+            let ip_span = spec.ip.as_ref().map_or(0..0, |ip| ip.span.clone());
+            let families = take(spec.ip, self.problems).map_or(offered, |Word(families)| families);
+            if !offered.includes(families) {
+                let help = format!("it has {offered} there; see the `ipv6` of the router");
+                self.problems.add(ip_span, format!("its network has no {families}"), help);
+            }
+            let (address, address6) = primary(families, address, address6);
+            let host = Host { attached, address, link, start, families, address6, proxy };
             for member in self.groups.get(&name).into_iter().flatten() {
                 hosts.insert(member.clone(), host.clone());
             }
@@ -507,7 +550,13 @@ impl Builder<'_, '_> {
     }
 
     fn relays(&mut self, items: Vec<Item<file::Server>>, first: &str) -> IndexMap<String, Relay> {
-        let relay = |Server { region, address, link }| Relay { region, address, link };
+        let relay = |Server { region, address, link, families, address6 }| Relay {
+            region,
+            address,
+            link,
+            families,
+            address6,
+        };
         let mut relays = IndexMap::new();
         for Item { name, value, .. } in items {
             if let Some(spec) = value {
@@ -555,8 +604,32 @@ impl Builder<'_, '_> {
         let region = spec.region.and_then(|region| self.region(region)).unwrap_or_else(|| first.to_owned());
         let address = take(spec.address, self.problems);
         let link: Access = cable::access(spec.link, &cable::lan(), self.problems);
-        Server { region, address, link }
+        let families = take(spec.ip, self.problems).map_or(self.internet, |Word(families)| families);
+        let (address, address6) = primary(families, address, take(spec.address6, self.problems));
+        Server { region, address, link, families, address6 }
     }
+}
+
+/// The first address and the second, of those that the scenario chose: with IPv6 alone the one that there is comes first.
+fn primary(
+    families: Families,
+    address: Option<IpAddr>,
+    address6: Option<IpAddr>,
+) -> (Option<IpAddr>, Option<IpAddr>) {
+    if families == Families::V6 { (address6.or(address), None) } else { (address, address6) }
+}
+
+/// Whether anything in a scenario has IPv6: then the internet has it too.
+fn has_ipv6<'a>(
+    routers: &[Item<file::Router>],
+    hosts: &[Item<file::Host>],
+    mut servers: impl Iterator<Item = &'a Item<file::Server>>,
+) -> bool {
+    let ip = |ip: &Option<Val<Word<Families>>>| matches!(ip, Some(Val { value: Ok(Word(families)), .. }) if *families != Families::V4);
+    let way = |spec: &file::Router| matches!(&spec.ipv6, Some(Val { value: Ok(Word(way)), .. }) if *way != ipv6::WayWord::None);
+    routers.iter().filter_map(|item| item.value.as_ref()).any(way)
+        || hosts.iter().filter_map(|item| item.value.as_ref()).any(|host| ip(&host.ip))
+        || servers.any(|item| item.value.as_ref().is_some_and(|server| ip(&server.ip)))
 }
 
 /// Where each node is named.

@@ -6,7 +6,9 @@ use link::LinkConfig;
 use nat::{Hairpin, LinuxConfig, NatConfig, Timeouts, Translation};
 use trace::FlowKind;
 
-use super::model::{Access, Action, Attachment, Expect, ProxyLogin, Scenario, Server, Traffic, UsedProxy};
+use super::model::{
+    Access, Action, Attachment, Expect, Families, Ipv6, ProxyLogin, Scenario, Server, Traffic, UsedProxy, Way,
+};
 use super::value::{Refresh, Words as _};
 use super::{filter, links, words};
 
@@ -30,7 +32,9 @@ pub fn expanded(scenario: &Scenario) -> String {
         let _ = write!(out, "\n[router.{}]\n", name(router));
         attachment(&mut out, &spec.uplink);
         address(&mut out, spec.address);
-        key(&mut out, "lan", &format!("\"{}/{}\"", spec.lan.0, spec.lan.1));
+        if !spec.is_nat64() {
+            key(&mut out, "lan", &format!("\"{}/{}\"", spec.lan.0, spec.lan.1));
+        }
         key(
             &mut out,
             "nat",
@@ -43,6 +47,9 @@ pub fn expanded(scenario: &Scenario) -> String {
             &filter.map_or_else(|| text("none"), |f| filter::table(f, &spec.firewall_name)),
         );
         key(&mut out, "link", &inline(&access(&spec.link)));
+        if let Some(v6) = &spec.ipv6 {
+            ipv6(&mut out, v6);
+        }
     }
     for (host, spec) in &scenario.hosts {
         let _ = write!(out, "\n[host.{}]\n", name(host));
@@ -55,12 +62,19 @@ pub fn expanded(scenario: &Scenario) -> String {
             let login = ProxyLogin::all().into_iter().find(|(_, known)| known == login);
             key(&mut out, "proxy-login", &word(login.map_or("right", |(word, _)| word)));
         }
+        families(&mut out, spec.families, spec.address6);
     }
     for (relay, spec) in &scenario.relays {
         let _ = write!(out, "\n[relay.{}]\n", name(relay));
         server(
             &mut out,
-            &Server { region: spec.region.clone(), address: spec.address, link: spec.link.clone() },
+            &Server {
+                region: spec.region.clone(),
+                address: spec.address,
+                link: spec.link.clone(),
+                families: spec.families,
+                address6: spec.address6,
+            },
         );
     }
     for (stun, spec) in &scenario.stuns {
@@ -150,6 +164,39 @@ fn server(out: &mut String, server: &Server) {
     key(out, "region", &text(&server.region));
     address(out, server.address);
     key(out, "link", &inline(&access(&server.link)));
+    families(out, server.families, server.address6);
+}
+
+/// The IP versions of a node; a scenario without IPv6 says nothing of them.
+fn families(out: &mut String, families: Families, address6: Option<std::net::IpAddr>) {
+    let word =
+        Families::all().into_iter().find(|(_, known)| *known == families).map_or("ipv4", |(word, _)| word);
+    key(out, "ip", &text(word));
+    if let Some(address) = address6 {
+        key(out, "address6", &format!("\"{address}\""));
+    }
+}
+
+fn ipv6(out: &mut String, v6: &Ipv6) {
+    let (way, prefix) = match v6.way {
+        Way::Routed => ("routed", None),
+        Way::Npt(_) => ("npt", None),
+        Way::Nat64 { prefix } => ("nat64", Some(prefix)),
+        Way::Clat { .. } => ("clat", None),
+    };
+    key(out, "ipv6", &text(way));
+    key(out, "lan6", &format!("\"{}/{}\"", v6.lan.0, v6.lan.1));
+    if let Some(address) = v6.address {
+        key(out, "address6", &format!("\"{address}\""));
+    }
+    if let Some(prefix) = prefix {
+        key(out, "nat64-prefix", &format!("\"{prefix}\""));
+    }
+    if let Some(filter6) = &v6.firewall {
+        let rules = filter6.rules.as_ref();
+        let rules = rules.map_or_else(|| text("none"), |rules| filter::table(rules, &filter6.name));
+        key(out, "firewall6", &rules);
+    }
 }
 
 pub(super) type Pairs = Vec<(&'static str, String)>;

@@ -15,9 +15,11 @@ use serde::Deserialize;
 use trace::{FlowKind, Path};
 
 use super::filter::{Burst, Filter, Most, Pace, Terms};
+use super::ipv6::WayWord;
 use super::links::{Delay, FileName, Mtu, Pmtud};
-use super::model::ProxyLogin;
+use super::model::{Families, ProxyLogin};
 use super::value::{Both, Ports, Prefix, Queue, Rate, Ratio, Refresh, Size, Sugar, Udp, Val, Word};
+use pref64::Pref64;
 
 /// A network, what happens in it, and what must come of it.
 #[derive(JsonSchema)]
@@ -99,6 +101,19 @@ pub(super) struct Router {
     pub(super) firewall: Option<Sugar<Firewall>>,
     /// Its uplink: a preset or properties.
     pub(super) link: Option<Sugar<Link>>,
+    /// What it does about IPv6. "routed": its inside has global IPv6 addresses as well. "npt": unique local ones, whose prefix
+    /// it swaps (RFC 6296). "nat64": its inside has IPv6 alone, and reaches IPv4 through it (RFC 6146); `nat` has the axes of
+    /// that, by default those of "cgn". "clat": its uplink, behind a NAT64, has IPv6 alone, its inside both versions (RFC
+    /// 6877). Default: "none". Once a scenario has IPv6, machines and servers on the internet have it too.
+    pub(super) ipv6: Option<Val<Word<WayWord>>>,
+    /// Its inside network of IPv6. Default: one of 3001::/16, or with "npt" of fd33::/16.
+    pub(super) lan6: Option<Val<Prefix>>,
+    /// Its IPv6 address on the uplink. Default: the next free one.
+    pub(super) address6: Option<Val<IpAddr>>,
+    /// Behind it a NAT64 takes IPv4 addresses (RFC 6052). Default: "64:ff9b::/96".
+    pub(super) nat64_prefix: Option<Val<Pref64>>,
+    /// Packet filter for IPv6, where it is another than `firewall`: a preset, its rules, or "none". Default: the same.
+    pub(super) firewall6: Option<Sugar<Firewall>>,
 }
 
 /// Address translation as the axes of RFC 4787, or as a rule of the Linux kernel.
@@ -313,6 +328,10 @@ pub(super) struct Host {
     pub(super) link: Option<Sugar<Link>>,
     /// When its peer starts. Default: 0s.
     pub(super) start: Option<Val<Duration>>,
+    /// The IP versions that it has addresses of: "ipv4", "ipv6" or "dual". Default: those of its network.
+    pub(super) ip: Option<Val<Word<Families>>>,
+    /// Its IPv6 address. Default: the next free one.
+    pub(super) address6: Option<Val<IpAddr>>,
     /// The HTTP proxy that its TCP connections go through.
     pub(super) proxy: Option<Val<String>>,
     /// Whether it shows the proxy the right credentials. Default: "right".
@@ -352,6 +371,10 @@ pub(super) struct Server {
     pub(super) address: Option<Val<IpAddr>>,
     /// Its cable.
     pub(super) link: Option<Sugar<Link>>,
+    /// The IP versions that it has addresses of. Default: "dual" in a scenario with IPv6, else "ipv4".
+    pub(super) ip: Option<Val<Word<Families>>>,
+    /// Its IPv6 address. Default: the next free one.
+    pub(super) address6: Option<Val<IpAddr>>,
 }
 
 /// A flow through the tunnel. With the base names of hosts with `count`, one flow per pair: each to the next and the

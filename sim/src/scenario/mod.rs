@@ -39,6 +39,7 @@ mod error;
 mod expand;
 mod file;
 mod filter;
+mod ipv6;
 mod links;
 mod model;
 pub(crate) mod prefix;

@@ -3,6 +3,7 @@
 use indexmap::IndexMap;
 use link::LinkConfig;
 use nat::{FirewallConfig, Translation};
+use pref64::Pref64;
 use std::net::IpAddr;
 use std::time::Duration;
 use trace::{FlowKind, Path};
@@ -25,6 +26,60 @@ pub enum Attachment {
     Behind(String),
 }
 
+/// The IP versions that a node has addresses of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    /// One address, of IPv4 unless the scenario chose one of IPv6.
+    V4,
+    /// IPv6 alone.
+    V6,
+    /// Both.
+    Dual,
+}
+
+/// How a router passes IPv6 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// As it is.
+    Routed,
+    /// With another prefix (RFC 6296).
+    Npt(nat::v6::Nptv6Config),
+    /// As it is, or as IPv4 where an address stands for one of IPv4; no IPv4 inside (RFC 6146).
+    Nat64 {
+        /// Behind it stand the addresses of IPv4.
+        prefix: Pref64,
+    },
+    /// As it is; IPv4 as IPv6, to a NAT64 (RFC 6877). No IPv4 on the uplink.
+    Clat {
+        /// The prefix of that NAT64.
+        provider: Pref64,
+        /// Behind it stand the IPv4 addresses inside.
+        customer: Pref64,
+    },
+}
+
+/// A packet filter for IPv6 alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter6 {
+    /// Its rules; `None` = everything passes.
+    pub rules: Option<FirewallConfig>,
+    /// Preset name or "custom", for people; empty without rules.
+    pub name: String,
+}
+
+/// IPv6 at a router.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ipv6 {
+    /// How it is passed on.
+    pub way: Way,
+    /// The inside network.
+    pub lan: (IpAddr, u8),
+    /// Address on the uplink; chosen when the scenario does not say.
+    pub address: Option<IpAddr>,
+    /// Packet filter, where it is not the router's for both versions.
+    pub firewall: Option<Filter6>,
+}
+
 /// A router: home router, carrier NAT, firewall, or all in one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Router {
@@ -32,7 +87,7 @@ pub struct Router {
     pub uplink: Attachment,
     /// Address on its uplink; chosen when the scenario does not say.
     pub address: Option<IpAddr>,
-    /// Its inside network, e.g. 192.168.1.0/24: address of the network and prefix length.
+    /// Its inside network, e.g. 192.168.1.0/24: address of the network and prefix length. At a NAT64 the one of IPv6.
     pub lan: (IpAddr, u8),
     /// Address translation; `None` = it routes without translating.
     pub nat: Option<Translation>,
@@ -44,6 +99,8 @@ pub struct Router {
     pub firewall_name: String,
     /// Its uplink.
     pub link: Access,
+    /// IPv6; `None` = nothing of it passes.
+    pub ipv6: Option<Ipv6>,
 }
 
 /// A machine with a peer on it.
@@ -57,6 +114,10 @@ pub struct Host {
     pub link: Access,
     /// When its peer starts.
     pub start: Duration,
+    /// The IP versions that it has.
+    pub families: Families,
+    /// Its IPv6 address beside `address`; chosen when the scenario does not say.
+    pub address6: Option<IpAddr>,
     /// The HTTP proxy that its TCP connections go through.
     pub proxy: Option<UsedProxy>,
 }
@@ -107,6 +168,10 @@ pub struct Relay {
     pub address: Option<IpAddr>,
     /// Its cable.
     pub link: Access,
+    /// The IP versions that it has.
+    pub families: Families,
+    /// Its IPv6 address beside `address`; chosen when the scenario does not say.
+    pub address6: Option<IpAddr>,
 }
 
 /// A STUN server or the coordination server.
@@ -118,6 +183,10 @@ pub struct Server {
     pub address: Option<IpAddr>,
     /// Its cable.
     pub link: Access,
+    /// The IP versions that it has.
+    pub families: Families,
+    /// Its IPv6 address beside `address`; chosen when the scenario does not say.
+    pub address6: Option<IpAddr>,
 }
 
 /// A flow of traffic through the tunnel.
@@ -267,4 +336,44 @@ pub struct Scenario {
     pub timeline: Vec<Timed>,
     /// Expectations.
     pub expect: Vec<Expect>,
+}
+
+impl Families {
+    /// Whether a network that has these has those.
+    pub fn includes(self, others: Families) -> bool {
+        self == others || self == Families::Dual
+    }
+}
+
+impl std::fmt::Display for Families {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Families::V4 => "IPv4",
+            Families::V6 => "IPv6",
+            Families::Dual => "IPv4 and IPv6",
+        })
+    }
+}
+
+impl Ipv6 {
+    /// Whether the IPv4 addresses inside mean nothing outside.
+    pub fn hides_v4(&self) -> bool {
+        matches!(self.way, Way::Clat { .. })
+    }
+}
+
+impl Router {
+    /// Whether its inside has IPv6 alone.
+    pub fn is_nat64(&self) -> bool {
+        matches!(self.ipv6, Some(Ipv6 { way: Way::Nat64 { .. }, .. }))
+    }
+
+    /// The IP versions of its uplink.
+    pub fn uplink_families(&self) -> Families {
+        match &self.ipv6 {
+            None => Families::V4,
+            Some(Ipv6 { way: Way::Clat { .. }, .. }) => Families::V6,
+            Some(_) => Families::Dual,
+        }
+    }
 }

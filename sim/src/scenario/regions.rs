@@ -77,6 +77,27 @@ pub(crate) fn routed(n: usize) -> (IpAddr, u8) {
     (IpAddr::from([33, 128 + high % 128, low, 0]), 24)
 }
 
+/// The public IPv6 addresses of a region: 3000:R::/32.
+///
+/// Nobody holds 3000::/4: IANA has reserved it, in the midst of the global unicast addresses 2000::/3 (RFC 4291 §2.4), so it
+/// is neither documentation (RFC 3849, RFC 9637) nor private to anybody's code.
+pub(crate) fn block6(region: u32) -> (IpAddr, u8) {
+    let region = u16::try_from(region).unwrap_or(u16::MAX);
+    (IpAddr::from([0x3000, region, 0, 0, 0, 0, 0, 0]), 32)
+}
+
+/// What a provider delegates to the `n`th router with IPv6, as far as its first network: 3001:0:n::/64 of a /48 (RFC 6177).
+pub(crate) fn delegated(n: usize) -> (IpAddr, u8) {
+    let n = u16::try_from(n).unwrap_or(u16::MAX);
+    (IpAddr::from([0x3001, 0, n, 0, 0, 0, 0, 0]), 64)
+}
+
+/// A network of unique local addresses (RFC 4193) for the `n`th router. Those of real ones are random.
+pub(crate) fn unique_local(n: usize) -> (IpAddr, u8) {
+    let n = u16::try_from(n).unwrap_or(u16::MAX);
+    (IpAddr::from([0xfd33, 0, n, 0, 0, 0, 0, 0]), 64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

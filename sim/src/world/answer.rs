@@ -23,8 +23,8 @@ impl Router {
     fn address_on(&self, side: Side, dst: IpAddr) -> Option<IpAddr> {
         let of_family = |ip: &&IpAddr| ip.is_ipv4() == dst.is_ipv4();
         match side {
-            _ if dst == self.gateway || self.external.contains(&dst) => Some(dst),
-            Side::Inside => Some(self.gateway).filter(|ip| of_family(&ip)),
+            _ if self.is_gateway(dst) || self.external.contains(&dst) => Some(dst),
+            Side::Inside => self.gateway_for(dst),
             Side::Outside => self.external.iter().find(of_family).copied(),
         }
     }
@@ -121,8 +121,10 @@ impl World {
     pub(super) fn late_answers(&mut self, node: u32) {
         loop {
             let Inner::Router(router) = &mut self.sites[node as usize].body else { return };
-            let from_nat = router.nat.as_mut().and_then(Middlebox::poll_answer);
-            let inner = from_nat.is_none() && router.nat.is_some();
+            let nat = router.bindings();
+            let has_nat = nat.is_some();
+            let from_nat = nat.and_then(|nat| nat.poll_answer());
+            let inner = from_nat.is_none() && has_nat;
             let late = from_nat.or_else(|| router.firewall.as_mut()?.poll_answer());
             let Some(late) = late else { return };
             // A firewall stands inside of the NAT: it knows a packet by the address that it was translated to.
@@ -153,7 +155,7 @@ impl World {
         if let Ok(side) = back {
             let Inner::Router(router) = &self.sites[node as usize].body else { return };
             let of = match side {
-                Side::Inside => Some(router.gateway).filter(|ip| ip.is_ipv4() == src.is_ipv4()),
+                Side::Inside => router.gateway_for(src),
                 Side::Outside => router.external.iter().find(|ip| ip.is_ipv4() == src.is_ipv4()).copied(),
             };
             if let Some(ip) = of {

@@ -1,18 +1,20 @@
 //! A scenario and its topology become a world: keys are made, programs are put on their hosts.
 
+use super::ipv6::Ipv6;
 use super::net::{Inner, Parent, Router, Site};
 use super::{Agenda, Captures, Clock, Entry, Log, Options, Seed, World, nanos};
 use crate::host::{
     COORDINATOR_PORTS, CoordinatorProgram, Effects, FlowSpec, Host, MARKER, PeerProgram, Program,
-    ProxyProgram, RELAY_PORTS, RelayProgram, STUN_PORT, StunProgram,
+    ProxyProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, StunProgram,
 };
 use crate::icmp::Limiter;
-use crate::scenario::{Action, ProxyLogin, Scenario, Timed, Traffic, UsedProxy};
+use crate::scenario::{Action, ProxyLogin, Scenario, Timed, Traffic, UsedProxy, Way};
 use crate::topology::{COORDINATOR, Node, NodeIdx, Topology};
 use coord::RelayInfo;
 use indexmap::IndexMap;
 use link::Link;
 use nat::{Firewall, Middlebox, Translator};
+use pref64::Pref64;
 use rand::Rng as _;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -52,6 +54,9 @@ pub(super) enum Recipe {
         name: Name,
     },
     Stun,
+    Resolver {
+        prefix: Pref64,
+    },
     Coordinator {
         name: Name,
         relays: Vec<RelayInfo>,
@@ -155,7 +160,7 @@ impl World {
         let regions = topology.regions.len() as u32;
         let pairs = (0..regions).flat_map(|a| (0..regions).map(move |b| (a, b)));
         let mut world = World {
-            sites: topology.nodes.iter().map(|node| site(node, seed, options, clock.now())).collect(),
+            sites: topology.nodes.iter().map(|node| site(topology, node, seed, options, clock.now())).collect(),
             by_name: topology.by_name.iter().map(|(name, node)| (name.to_string(), *node)).collect(),
             internet: topology.internet.clone(),
             networks: networks(topology),
@@ -213,36 +218,36 @@ impl World {
     fn install(&mut self, scenario: &Scenario, topology: &Topology) -> Result<(), BuildError> {
         let address = |name: &str| {
             let node = topology.find(name).ok_or_else(|| BuildError::Missing(name.to_owned()))?;
-            Ok((node, topology.node(node).address))
+            Ok((node, topology.node(node)))
         };
         let mut relays = Vec::new();
         for (i, name) in scenario.relays.keys().enumerate() {
-            let (_, ip) = address(name)?;
+            let (_, node) = address(name)?;
             relays.push(RelayInfo {
                 region: i as u16 + 1,
                 name: name.clone(),
                 key: derp::PrivateKey::from_bytes(self.key("relay", name, 0)).public().0,
-                addr: ip,
-                addr6: None,
+                addr: node.address,
+                addr6: second(node),
                 derp_ports: RELAY_PORTS.to_vec(),
-                stun: vec![SocketAddr::new(ip, STUN_PORT)],
+                stun: endpoints(node, STUN_PORT).collect(),
             });
         }
         for (i, (name, server)) in scenario.stuns.iter().enumerate() {
-            let (_, ip) = address(name)?;
-            let stun = SocketAddr::new(ip, STUN_PORT);
+            let (_, node) = address(name)?;
+            let stun = endpoints(node, STUN_PORT);
             // One that stands in a relay's region measures the same way; others tell of no relay.
             let beside = scenario.relays.values().position(|relay| relay.region == server.region);
             match beside {
-                Some(relay) => relays[relay].stun.push(stun),
+                Some(relay) => relays[relay].stun.extend(stun),
                 None => relays.push(RelayInfo {
                     region: STUN_ONLY_REGIONS + i as u16,
                     name: name.clone(),
                     key: [0; 32],
-                    addr: ip,
-                    addr6: None,
+                    addr: node.address,
+                    addr6: second(node),
                     derp_ports: Vec::new(),
-                    stun: vec![stun],
+                    stun: stun.collect(),
                 }),
             }
         }
@@ -264,9 +269,16 @@ impl World {
             let recipe = Recipe::Proxy { name: name.as_str().into(), port: spec.port, config };
             self.place(node, recipe, Duration::ZERO);
         }
-        let (node, ip) = address(COORDINATOR)?;
+        for (name, router) in &scenario.routers {
+            let Some(Way::Nat64 { prefix }) = router.ipv6.as_ref().map(|v6| v6.way) else { continue };
+            let (node, _) = address(name)?;
+            self.place(node, Recipe::Resolver { prefix }, Duration::ZERO);
+        }
+        let (node, coordinator) = address(COORDINATOR)?;
         self.place(node, Recipe::Coordinator { name: COORDINATOR.into(), relays }, Duration::ZERO);
-        let coordinator: Vec<_> = COORDINATOR_PORTS.iter().map(|port| SocketAddr::new(ip, *port)).collect();
+        // By IPv6 first, as peers try relays.
+        let by_port = |port: &u16| endpoints(coordinator, *port).rev();
+        let coordinator: Vec<_> = COORDINATOR_PORTS.iter().flat_map(by_port).collect();
         let coordinator_key = coord::public_key(&self.key("coordinator", COORDINATOR, 0));
         for (name, host) in &scenario.hosts {
             let (node, _) = address(name)?;
@@ -275,7 +287,7 @@ impl World {
             let coordinator = coordinator.clone();
             let proxy = match &host.proxy {
                 None => None,
-                Some(used) => Some(used_proxy(scenario, used, address(&used.name)?.1)),
+                Some(used) => Some(used_proxy(scenario, used, address(&used.name)?.1.address)),
             };
             self.place(node, Recipe::Peer { name, proxy, coordinator, coordinator_key, flows }, host.start);
         }
@@ -386,6 +398,7 @@ impl World {
                 Box::new(ProxyProgram::new(name.clone(), *port, proxy::Server::new(config.clone())))
             }
             Recipe::Stun => Box::new(StunProgram::new()),
+            Recipe::Resolver { prefix } => Box::new(ResolverProgram::new(*prefix)),
             Recipe::Coordinator { name, relays } => {
                 let config =
                     coord::server::ServerConfig::new(self.key("coordinator", name, 0), relays.clone());
@@ -393,6 +406,37 @@ impl World {
                 Box::new(CoordinatorProgram::new(name.clone(), server))
             }
         }
+    }
+}
+
+/// The same for IPv6 behind a router, which every router above passes on as it is, or the outermost with another prefix.
+fn network6(topology: &Topology, router: u32) -> Option<((IpAddr, u8), u32)> {
+    let plan = |node| topology.node(node).router.as_ref()?.ipv6.as_ref();
+    let mut via = router;
+    let mut lan = plan(router)?.lan;
+    loop {
+        if let Way::Npt(swap) = plan(via)?.way {
+            // Further in, it would be a part of that network.
+            lan =
+                Some((swap.outside().address().into(), swap.outside().length())).filter(|_| via == router)?;
+        }
+        match topology.node(via).parent {
+            crate::topology::Parent::Internet => return Some((lan, via)),
+            crate::topology::Parent::Router(outer) => via = outer,
+        }
+    }
+}
+
+/// A port at every address of a node.
+fn endpoints(node: &Node, port: u16) -> impl DoubleEndedIterator<Item = SocketAddr> {
+    node.addresses().map(move |ip| SocketAddr::new(ip, port))
+}
+
+/// The IPv6 address of a node that has one of IPv4 as well.
+fn second(node: &Node) -> Option<std::net::Ipv6Addr> {
+    match node.address6 {
+        Some(IpAddr::V6(v6)) => Some(v6),
+        _ => None,
     }
 }
 
@@ -413,7 +457,9 @@ fn networks(topology: &Topology) -> Vec<((IpAddr, u8), u32)> {
         if routed {
             networks.push((lan, via));
         }
+        networks.extend(network6(topology, i as u32));
     }
+    networks.dedup();
     networks.sort_by_key(|((_, prefix), _)| std::cmp::Reverse(*prefix));
     networks
 }
@@ -441,7 +487,7 @@ fn timeline(scenario: &Scenario, topology: &Topology) -> Vec<Timed> {
     timeline
 }
 
-fn site(node: &Node, seed: Seed, options: Options, start: Instant) -> Site {
+fn site(topology: &Topology, node: &Node, seed: Seed, options: Options, start: Instant) -> Site {
     let name = &node.name;
     // Both directions fail together.
     let times = seed.pcg(&format!("times of the link of {name}")).next_u64();
@@ -450,7 +496,9 @@ fn site(node: &Node, seed: Seed, options: Options, start: Instant) -> Site {
     };
     let body = match &node.router {
         Some(plan) => {
-            let mut nat = plan.nat.clone().map(|config| {
+            // A NAT64 has the axes instead.
+            let nat64 = plan.ipv6.as_ref().is_some_and(|v6| matches!(v6.way, Way::Nat64 { .. }));
+            let mut nat = plan.nat.clone().filter(|_| !nat64).map(|config| {
                 let external: Vec<IpAddr> = plan.external.clone();
                 Translator::new(config, external, seed.pcg(&format!("nat {name}")))
             });
@@ -463,6 +511,10 @@ fn site(node: &Node, seed: Seed, options: Options, start: Instant) -> Site {
                     .firewall
                     .clone()
                     .map(|config| Firewall::new(config, seed.pcg(&format!("firewall {name}")))),
+                ipv6: plan.ipv6.as_ref().map(|v6| {
+                    let rng = |what: &str| seed.pcg(&format!("{what} {name}"));
+                    Box::new(Ipv6::new(plan, v6, options.log, rng))
+                }),
                 inside: plan.inside.clone(),
                 lan: plan.lan,
                 gateway: plan.gateway,
@@ -478,7 +530,11 @@ fn site(node: &Node, seed: Seed, options: Options, start: Instant) -> Site {
         }
         None => {
             let rng = seed.chacha(&format!("host {name}"));
-            Inner::Host(Box::new(Host::new(name.clone(), vec![node.address], rng, options.timers)))
+            let mut host = Host::new(name.clone(), node.addresses().collect(), rng, options.timers);
+            if let Some(resolver) = topology.resolver(node) {
+                host.set_resolver(SocketAddr::new(resolver, pref64::DNS_PORT));
+            }
+            Inner::Host(Box::new(host))
         }
     };
     debug_assert_eq!(node.router.is_some(), node.kind == NodeKind::Router);

@@ -8,6 +8,7 @@ mod answer;
 mod build;
 mod cable;
 mod clock;
+mod ipv6;
 mod log;
 mod net;
 mod own;

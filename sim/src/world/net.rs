@@ -1,5 +1,6 @@
 //! How packets move: cables, routers, and the internet between them.
 
+use super::ipv6::Ipv6;
 use super::own::Own;
 use super::{Entry, World};
 use crate::host::{Effects, Host};
@@ -57,6 +58,8 @@ impl Inner {
 pub(super) struct Router {
     pub(super) nat: Option<Translator>,
     pub(super) firewall: Option<Firewall>,
+    /// IPv6, if any of it passes.
+    pub(super) ipv6: Option<Box<Ipv6>>,
     /// Who is where on the inside.
     pub(super) inside: IndexMap<IpAddr, u32, FxBuildHasher>,
     pub(super) lan: (IpAddr, u8),
@@ -242,7 +245,7 @@ impl World {
             return self.take_in(node, packet);
         }
         // A home router forwards no multicast.
-        if to == router.gateway || in_network(router.lan, to) || to.is_multicast() {
+        if router.is_gateway(to) || router.is_inside(to) || to.is_multicast() {
             return self.dropped_by(node, &packet, "no-such-host");
         }
         if packet.ttl <= 1 {
@@ -384,14 +387,15 @@ impl World {
         let site = &mut self.sites[node as usize];
         let Inner::Router(router) = &mut site.body else { return };
         let name = &site.name;
-        if let Some(nat) = &mut router.nat {
+        let mut expiry = None;
+        if let Some(nat) = router.bindings() {
             while let Some(event) = nat.poll_event() {
                 if let Some(event) = binding_event(name, &event) {
                     self.log.push(now_ns, event);
                 }
             }
+            expiry = nat.poll_timeout().map(|(at, _)| at);
         }
-        let expiry = router.nat.as_ref().and_then(Middlebox::poll_timeout).map(|(at, _)| at);
         // Nobody is told of a firewall's conversations, so of its deadlines only those of its answers matter.
         let answer = router.firewall.as_ref().and_then(Firewall::next_answer);
         if let Some(deadline) = expiry.into_iter().chain(answer).min() {
@@ -410,7 +414,7 @@ impl World {
                 return;
             }
             router.armed_ns = None;
-            if let Some(nat) = &mut router.nat {
+            if let Some(nat) = router.bindings() {
                 nat.handle_timeout(now);
             }
             if let Some(firewall) = &mut router.firewall
@@ -442,20 +446,14 @@ pub(super) fn through(
     packet: &mut Packet,
     now: Instant,
 ) -> Result<Side, (DropReason, Option<Answer>)> {
-    let mut to = match from {
-        Side::Inside => Side::Outside,
-        Side::Outside => Side::Inside,
-    };
     if from == Side::Inside
-        && let Some(firewall) = &mut router.firewall
+        && let Some(firewall) = router.filter(packet)
     {
         passes(firewall.packet(from, packet, now))?;
     }
-    if let Some(nat) = &mut router.nat {
-        to = passes(nat.packet(from, packet, now))?;
-    }
+    let to = passes(router.translate(from, packet, now))?;
     if to == Side::Inside
-        && let Some(firewall) = &mut router.firewall
+        && let Some(firewall) = router.filter(packet)
     {
         passes(firewall.packet(Side::Outside, packet, now))?;
     }

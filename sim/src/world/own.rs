@@ -1,7 +1,7 @@
 //! A router is a host too: programs run on it, such as a port mapping gateway or a resolver.
 
 use super::World;
-use super::net::{Inner, Step, in_network};
+use super::net::{Inner, Step};
 use crate::host::Host;
 use crate::packet::Packet;
 use indexmap::IndexSet;
@@ -51,6 +51,7 @@ impl World {
         {
             let mut addresses = vec![router.gateway];
             addresses.extend(&router.external);
+            addresses.extend(router.ipv6.iter().map(|v6| v6.gateway).filter(|ip| *ip != router.gateway));
             let rng = self.seed.chacha(&format!("host {}", site.name));
             let mut host = Host::new(site.name.clone(), addresses, rng, self.options.timers);
             host.set_lan(router.lan);
@@ -78,7 +79,7 @@ impl World {
             self.steps.extend(members.into_iter().map(|to| Step::Descend(to, packet.clone())));
             return;
         }
-        if in_network(router.lan, to) {
+        if router.is_inside(to) {
             return self.dropped_by(node, &packet, "no-such-host");
         }
         if let Some(own) = &mut router.own {

@@ -97,6 +97,9 @@ fn forget(router: &mut Router) {
     if let Some(firewall) = &mut router.firewall {
         firewall.clear();
     }
+    if let Some(v6) = &mut router.ipv6 {
+        v6.clear();
+    }
     if let Some(own) = &mut router.own {
         own.forget();
     }
