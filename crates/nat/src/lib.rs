@@ -73,7 +73,7 @@ pub use firewall::{
     Firewall, FirewallConfig, Inbound, InboundRefusal, Police, PoliceRate, PoliceUnit, Portal, Refusal, Rule,
     UdpLimits, Who,
 };
-pub use linux::{ForwardPolicy, HASH_SEED, InputPolicy, LinuxConfig, LinuxNat, LinuxRule};
+pub use linux::{Fault, Forgotten, ForwardPolicy, HASH_SEED, InputPolicy, LinuxConfig, LinuxNat, LinuxRule};
 pub use packet::{
     Answer, DropReason, Ended, Event, LateAnswer, Middlebox, Packet, Proto, Side, TcpFlags, Verdict,
 };

@@ -74,13 +74,16 @@ words! {
     }
 }
 
+/// What a rule that computes ports gives where it is not told otherwise: `mod` with a map of 4096 ports.
+const COMPUTED_PORTS: PortRange = PortRange { low: 61_440, high: u16::MAX };
+
 /// A Linux router that translates addresses with connection tracking. See [`LinuxNat`](crate::LinuxNat).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinuxConfig {
     /// What translates.
     pub rule: LinuxRule,
     /// The external ports the rule may give; `None` for the class of the inside port (`nf_nat_core.c`:
-    /// 1-511, 600-1023, 1024-65535), or every unprivileged port for the rules that compute one. ICMP identifiers
+    /// 1-511, 600-1023, 1024-65535), or 61440-65535 for the rules that compute one. ICMP identifiers
     /// ignore it.
     pub ports: Option<PortRange>,
     /// The flags `random` and `fully-random`, which the kernel treats alike: a random port for each conversation.
@@ -129,7 +132,7 @@ impl LinuxConfig {
 
     /// The ports that a rule which computes them may give.
     pub fn computed_ports(&self) -> PortRange {
-        self.ports.unwrap_or(PortRange::UNPRIVILEGED)
+        self.ports.unwrap_or(COMPUTED_PORTS)
     }
 }
 

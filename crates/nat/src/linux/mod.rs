@@ -50,7 +50,69 @@ pub struct LinuxNat {
     /// `numgen inc` of the sequential rule.
     counter: u16,
     suggested: Option<u16>,
+    forgotten: Option<VecDeque<Forgotten>>,
+    fault: Option<Fault>,
     events: Option<VecDeque<Event>>,
+}
+
+/// Something whose time ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// A conversation, the router's own included.
+    Conversation {
+        /// Protocol.
+        proto: Proto,
+        /// Source of the packet that began it.
+        src: SocketAddr,
+        /// Its destination.
+        dst: SocketAddr,
+    },
+    /// An entry of the map of hosts.
+    Host {
+        /// Protocol.
+        proto: Proto,
+        /// The external endpoint by which the host was found.
+        external: SocketAddr,
+    },
+    /// An entry of the set of addresses that may come in.
+    Contact {
+        /// Protocol.
+        proto: Proto,
+        /// The external endpoint.
+        external: SocketAddr,
+        /// The address that might send to it.
+        remote: IpAddr,
+    },
+}
+
+/// Mistakes that the model can be told to make, to show that a comparison with the kernel finds them.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Ignores the newest conversation of an inside endpoint.
+    ForgetsNewest,
+    /// Takes a port for free that an entry of the router's own occupies.
+    OverlooksOwn,
+    /// Never shares a port between hosts.
+    NeverShares,
+    /// Leaves an entry behind a packet that INPUT dropped.
+    KeepsDropped,
+    /// Leaves no entry behind a packet that INPUT accepted.
+    DropsAccepted,
+    /// Draws low ports from all of them.
+    OneClass,
+    /// Lets ICMP errors about unknown packets in.
+    AnyError,
+    /// Does not translate what an ICMP error quotes.
+    BareQuote,
+    /// Chooses addresses of a pool by the source alone.
+    AlwaysPaired,
+    /// Lets the newer host take an element of the map over.
+    MapOverwrites,
+    /// Takes a SYN from outside for an answer in any state.
+    AnySyn,
+    /// Forgets conversations a second too late.
+    Lingers,
 }
 
 /// What nftables remembers for the rules with a map.
@@ -66,8 +128,8 @@ struct Maps {
 /// An element of one of the two.
 #[derive(Clone, Copy, Debug)]
 enum Element {
-    Host(Key),
-    Contacted(Key),
+    Host(Proto, SocketAddr),
+    Contacted(Proto, SocketAddr, IpAddr),
 }
 
 impl Maps {
@@ -85,23 +147,40 @@ impl Maps {
         self.timers.configure(&Timeouts::idle(config.map_timeout), usize::MAX);
     }
 
-    fn expire(&mut self, now: u64) {
+    fn expire(&mut self, now: u64, forgotten: &mut Option<VecDeque<Forgotten>>) {
         while let Some((element, _)) = self.timers.pop_expired(now) {
-            match element {
-                Element::Host(key) => _ = self.hosts.swap_remove(&key),
-                Element::Contacted(key) => _ = self.contacted.swap_remove(&key),
+            let gone = match element {
+                Element::Host(proto, external) => {
+                    self.hosts.swap_remove(&Key::of(proto, external));
+                    Forgotten::Host { proto, external }
+                }
+                Element::Contacted(proto, external, remote) => {
+                    self.contacted.swap_remove(&contact(proto, external, remote));
+                    Forgotten::Contact { proto, external, remote }
+                }
+            };
+            if let Some(forgotten) = forgotten {
+                forgotten.push_back(gone);
             }
         }
     }
 
     /// A packet of a conversation begun by `inside` leaves from `external` for `remote`. An element that is there keeps
     /// its host, whoever refreshes it (`nft_dynset.c`).
-    fn learn(&mut self, proto: Proto, inside: SocketAddr, external: SocketAddr, remote: IpAddr, now: u64) {
+    fn learn(
+        &mut self,
+        proto: Proto,
+        [inside, external]: [SocketAddr; 2],
+        remote: IpAddr,
+        overwrite: bool,
+        now: u64,
+    ) {
         let key = Key::of(proto, external);
-        match self.hosts.get(&key) {
+        match self.hosts.get_mut(&key) {
+            Some((host, _)) if overwrite && *host != inside => *host = inside,
             Some((_, slot)) => self.timers.touch(*slot, Direction::Out, None, true, now),
             None => {
-                let slot = self.timers.insert(Element::Host(key), Proto::Udp, now);
+                let slot = self.timers.insert(Element::Host(proto, external), Proto::Udp, now);
                 self.hosts.insert(key, (inside, slot));
             }
         }
@@ -109,7 +188,8 @@ impl Maps {
         match self.contacted.get(&key) {
             Some(slot) => self.timers.touch(*slot, Direction::Out, None, true, now),
             None => {
-                _ = self.contacted.insert(key, self.timers.insert(Element::Contacted(key), Proto::Udp, now))
+                let slot = self.timers.insert(Element::Contacted(proto, external, remote), Proto::Udp, now);
+                self.contacted.insert(key, slot);
             }
         }
     }
@@ -135,6 +215,8 @@ impl LinuxNat {
             redirections: Map::default(),
             counter: 0,
             suggested: None,
+            forgotten: None,
+            fault: None,
             events: None,
             config,
             external,
@@ -169,16 +251,38 @@ impl LinuxNat {
         self.suggested = port;
     }
 
+    /// Whether [`poll_forgotten`](Self::poll_forgotten) tells whose time ran out. Off at first.
+    pub fn set_forgotten(&mut self, on: bool) {
+        self.forgotten = on.then(VecDeque::new);
+    }
+
+    /// What was forgotten next, for somebody who keeps another table in step with this one.
+    pub fn poll_forgotten(&mut self) -> Option<Forgotten> {
+        self.forgotten.as_mut()?.pop_front()
+    }
+
+    /// Makes a mistake from now on.
+    #[doc(hidden)]
+    pub fn set_fault(&mut self, fault: Option<Fault>) {
+        self.fault = fault;
+    }
+
     /// What another kind of translator takes over from this one: randomness, and whether anybody listens.
     pub(crate) fn heirloom(&mut self) -> (Pcg64Mcg, bool) {
         (Pcg64Mcg::from_rng(&mut self.rng), self.events.is_some())
     }
 
     fn expire(&mut self, now: u64) {
+        let late = if self.fault == Some(Fault::Lingers) { 1_000_000_000 } else { 0 };
+        let now = now.saturating_sub(late);
         while let Some((entry, at)) = self.table.pop_expired(now) {
             self.ended(&entry, at, Ended::Expired);
+            if let Some(forgotten) = &mut self.forgotten {
+                let Tuple { src, dst } = entry.original;
+                forgotten.push_back(Forgotten::Conversation { proto: entry.proto, src, dst });
+            }
         }
-        self.maps.expire(now);
+        self.maps.expire(now, &mut self.forgotten);
         if !self.redirections.is_empty() {
             self.end_redirections(now);
         }
@@ -206,6 +310,12 @@ impl LinuxNat {
         let Some((slot, way)) = self.table.find(proto, tuple) else {
             return self.open(side, packet, now);
         };
+        let flags = match flags {
+            Some(flags) if self.fault == Some(Fault::AnySyn) && way == Way::Reply && flags.syn => {
+                Some(TcpFlags { ack: true, ..flags })
+            }
+            flags => flags,
+        };
         match self.table.touch(slot, way, flags, now) {
             Touched::Pass => {}
             Touched::Invalid => return Err((DropReason::NotASyn, None)),
@@ -220,10 +330,15 @@ impl LinuxNat {
             Way::Original => (entry.reply, entry.to),
             Way::Reply => (entry.original, Some(entry.from)),
         };
-        let Some(to) = to else { return Err((DropReason::NoBinding, None)) };
+        let Some(to) = to else {
+            // Nobody listens on the router, and it does not answer echo requests.
+            let answer = answer(proto, flags).filter(|_| proto != Proto::Icmp && way == Way::Original);
+            return Err((DropReason::NoBinding, answer));
+        };
         if way == Way::Original && entry.from == Side::Inside && self.config.rule.has_map() {
             let (inside, external) = (entry.original.src, entry.reply.dst);
-            self.maps.learn(proto, inside, external, entry.reply.src.ip(), now);
+            let overwrite = self.fault == Some(Fault::MapOverwrites);
+            self.maps.learn(proto, [inside, external], entry.reply.src.ip(), overwrite, now);
         }
         packet.set_src(other.dst);
         packet.set_dst(other.src);
@@ -241,6 +356,10 @@ impl LinuxNat {
             Side::Inside => DropReason::NotASyn,
         };
         let track = self.table.may_open(flags).ok_or((unknown, None))?;
+        // Of ICMP's messages only questions begin something (`nf_conntrack_icmp_packet`), and those have no number there.
+        if proto == Proto::Icmp && original.dst.port() != 0 {
+            return Err((if side == Side::Inside { DropReason::NoBinding } else { unknown }, None));
+        }
         if self.table.is_full() {
             return Err((if side == Side::Inside { DropReason::TableFull } else { unknown }, None));
         }
@@ -274,7 +393,8 @@ impl LinuxNat {
         let reply = Tuple { src: dst, dst: src };
         self.table.insert(proto, [original, reply], side, Some(to), track, now);
         if side == Side::Inside && self.config.rule.has_map() {
-            self.maps.learn(proto, original.src, src, dst.ip(), now);
+            let overwrite = self.fault == Some(Fault::MapOverwrites);
+            self.maps.learn(proto, [original.src, src], dst.ip(), overwrite, now);
         }
         if let (Some(events), Some(at)) = (&mut self.events, self.epoch.instant(now)) {
             let (inside, external, remote) = sides(side, original, reply);
@@ -322,15 +442,17 @@ impl LinuxNat {
         now: u64,
     ) -> Refusal {
         let reason = DropReason::NoBinding;
+        let answers = answer(proto, flags).filter(|_| proto != Proto::Icmp);
         match self.config.input {
-            InputPolicy::Drop => (reason, None),
+            InputPolicy::Drop if self.fault != Some(Fault::KeepsDropped) => (reason, None),
             InputPolicy::Reject => (reason, answer(proto, flags)),
-            InputPolicy::Accept => {
+            InputPolicy::Accept if self.fault == Some(Fault::DropsAccepted) => (reason, answers),
+            _ => {
                 let reply = Tuple { src: original.dst, dst: original.src };
                 if proto != Proto::Tcp && self.table.find(proto, reply).is_none() {
                     self.table.insert(proto, [original, reply], Side::Outside, None, track, now);
                 }
-                (reason, None)
+                (reason, answers.filter(|_| self.config.input == InputPolicy::Accept))
             }
         }
     }
@@ -341,6 +463,7 @@ impl LinuxNat {
         let ip = self.address_for(inside.ip(), original.dst.ip()).ok_or(DropReason::NoExternalAddress)?;
         let range = match self.config.ports {
             Some(range) if proto != Proto::Icmp => range,
+            _ if self.fault == Some(Fault::OneClass) && proto != Proto::Icmp => PortRange::UNPRIVILEGED,
             _ => ports::class(proto, inside.port()),
         };
         if range.low > range.high {
@@ -354,6 +477,7 @@ impl LinuxNat {
             return if free { Ok(tuple.dst) } else { Err(DropReason::NoFreePort) };
         }
         if !self.config.random
+            && self.fault != Some(Fault::ForgetsNewest)
             && let Some(newest) = self.newest_in_range(proto, inside)
             && self.table.find(proto, Tuple { src: dst, dst: newest }).is_none()
         {
@@ -391,7 +515,8 @@ impl LinuxNat {
             }
             _ => {
                 let count = family().count() as u32;
-                if count > 1 { ports::pool_index(inside, remote, self.config.persistent, count) } else { 0 }
+                let paired = self.config.persistent || self.fault == Some(Fault::AlwaysPaired);
+                if count > 1 { ports::pool_index(inside, remote, paired, count) } else { 0 }
             }
         };
         family().nth(index as usize).copied()
@@ -425,8 +550,16 @@ impl LinuxNat {
         candidate: Candidate,
     ) -> Result<u16, DropReason> {
         let Candidate { keep, range } = candidate;
+        let fault = self.fault;
         let free = |table: &Table, port: u16| {
-            table.find(proto, Tuple { src: dst, dst: SocketAddr::new(ip, port) }).is_none()
+            let external = SocketAddr::new(ip, port);
+            match (fault, table.find(proto, Tuple { src: dst, dst: external })) {
+                (Some(Fault::OverlooksOwn), Some((slot, _))) => table.entry(slot).to.is_none(),
+                (Some(Fault::NeverShares), None) => table
+                    .iter()
+                    .all(|other| other.reply.dst != external || other.original.src.ip() == source.ip()),
+                (_, found) => found.is_none(),
+            }
         };
         let may_keep = self.config.ports.is_none_or(|_| range.contains(source.port()));
         if keep && may_keep && free(&self.table, source.port()) {
@@ -457,6 +590,9 @@ impl LinuxNat {
     /// An ICMP error: to whoever sent the packet that it quotes. It neither ends nor refreshes the conversation
     /// (`nf_conntrack_inet_error`, `nf_nat_icmp_reply_translation`).
     fn error(&self, packet: &mut dyn Packet) -> Result<Side, DropReason> {
+        if self.fault == Some(Fault::AnyError) {
+            return Ok(Side::Inside);
+        }
         let quoted = packet.quoted().ok_or(DropReason::UnknownQuote)?;
         // What answers the quoted packet belongs to the same conversation, the same way as this error.
         let answer = Tuple { src: quoted.dst(), dst: quoted.src() };
@@ -467,8 +603,10 @@ impl LinuxNat {
             Way::Reply => (entry.reply, entry.original, Some(entry.from)),
         };
         let to = to.ok_or(DropReason::UnknownQuote)?;
-        quoted.set_src(far.src);
-        quoted.set_dst(far.dst);
+        if self.fault != Some(Fault::BareQuote) {
+            quoted.set_src(far.src);
+            quoted.set_dst(far.dst);
+        }
         let (src_changes, dst_changes) = (near.src != far.dst, near.dst != far.src);
         if dst_changes {
             packet.set_dst(SocketAddr::new(far.src.ip(), 0));

@@ -1,0 +1,254 @@
+//! The box.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use nat::{
+    Answer, DropReason, Event, Forgotten, LinuxNat, Middlebox, Packet, Proto, Side, Translation, Verdict,
+};
+use rand_pcg::Pcg64Mcg;
+use tun_rs::SyncDevice;
+
+use crate::conntrack::Conntrack;
+use crate::namespace::{Ends, Namespace};
+use crate::render::{self, Shape};
+use crate::{Error, express, ruleset};
+
+/// Where a box stands.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Its external addresses.
+    pub external: Vec<IpAddr>,
+    /// The networks inside, with the lengths of their prefixes.
+    pub inside: Vec<(IpAddr, u8)>,
+}
+
+/// The NAT of the running kernel.
+pub struct KernelNat {
+    namespace: Namespace,
+    lan: SyncDevice,
+    wan: SyncDevice,
+    conntrack: Conntrack,
+    /// Keeps the time, and says what a drop means.
+    shadow: LinuxNat,
+    id: u16,
+    buffer: Vec<u8>,
+    disagreements: u64,
+    first: Option<String>,
+    failure: Option<io::Error>,
+}
+
+impl fmt::Debug for KernelNat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KernelNat").field("shadow", &self.shadow).finish_non_exhaustive()
+    }
+}
+
+impl KernelNat {
+    /// A box that does what `translation` says. `rng` is the shadow's, for what the kernel leaves open.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn new(translation: &Translation, site: &Site, rng: Pcg64Mcg) -> Result<KernelNat, Error> {
+        let config = express(translation, &site.external)?;
+        let rules = ruleset(&config, &site.external);
+        let (namespace, ends) = Namespace::new(&site.external, &site.inside, &rules, config.tcp_pickup)?;
+        let Ends { lan, wan, conntrack } = ends;
+        let mut shadow = LinuxNat::new(config, site.external.clone(), rng);
+        shadow.set_forgotten(true);
+        let buffer = vec![0; 2048];
+        Ok(KernelNat {
+            namespace,
+            lan,
+            wan,
+            conntrack,
+            shadow,
+            id: 0,
+            buffer,
+            disagreements: 0,
+            first: None,
+            failure: None,
+        })
+    }
+
+    /// The model beside the kernel.
+    pub fn shadow(&self) -> &LinuxNat {
+        &self.shadow
+    }
+
+    /// How many packets the kernel judged otherwise than the model, and the first of them in words.
+    pub fn disagreements(&self) -> (u64, Option<&str>) {
+        (self.disagreements, self.first.as_deref())
+    }
+
+    /// The first thing that the kernel refused to do; verdicts since then mean little.
+    pub fn failure(&self) -> Option<&io::Error> {
+        self.failure.as_ref()
+    }
+
+    /// Deletes from the kernel's tables what the model's clock has forgotten.
+    fn forget(&mut self) {
+        let mut elements = String::new();
+        while let Some(forgotten) = self.shadow.poll_forgotten() {
+            match forgotten {
+                Forgotten::Conversation { proto, src, dst } => {
+                    let deleted = self.conntrack.delete(proto, src, dst).map(|_| ());
+                    self.note(deleted);
+                }
+                Forgotten::Host { proto, external } if proto != Proto::Icmp => {
+                    let (ip, port) = (external.ip(), external.port());
+                    let _ = writeln!(elements, "delete element ip box hosts {{ {proto} . {ip} . {port} }}");
+                }
+                Forgotten::Contact { proto, external, remote } if proto != Proto::Icmp => {
+                    let (ip, port) = (external.ip(), external.port());
+                    let _ = writeln!(
+                        elements,
+                        "delete element ip box contacted {{ {proto} . {ip} . {port} . {remote} }}"
+                    );
+                }
+                Forgotten::Host { .. } | Forgotten::Contact { .. } => {}
+            }
+        }
+        if !elements.is_empty() {
+            let done = self.namespace.nft(&elements).map_err(io::Error::other);
+            self.note(done);
+        }
+    }
+
+    fn note(&mut self, result: io::Result<()>) {
+        if let Err(error) = result {
+            self.failure.get_or_insert(error);
+        }
+    }
+
+    /// Writes a packet to one device and reads what comes out of both.
+    fn inject(&mut self, side: Side, shape: &Shape) -> io::Result<Outcome> {
+        self.id = self.id.checked_add(1).unwrap_or(1);
+        let bytes = render::bytes(shape, self.id)?;
+        match side {
+            Side::Inside => self.lan.send(&bytes)?,
+            Side::Outside => self.wan.send(&bytes)?,
+        };
+        let mut outcome = Outcome::default();
+        for (out, device) in [(Side::Inside, &self.lan), (Side::Outside, &self.wan)] {
+            loop {
+                match device.recv(&mut self.buffer) {
+                    Ok(length) => {
+                        if let Some((came, id)) = self.buffer.get(..length).and_then(render::parse) {
+                            outcome.take(out, came, id == self.id, shape);
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// What came out.
+#[derive(Debug, Default)]
+struct Outcome {
+    forwarded: Option<(Side, Shape)>,
+    answer: Option<Answer>,
+}
+
+impl Outcome {
+    fn take(&mut self, out: Side, came: Shape, tagged: bool, sent: &Shape) {
+        let reset = |shape: &Shape| shape.flags.is_some_and(|flags| flags.rst);
+        if tagged
+            && came.proto == sent.proto
+            && came.quoted.is_some() == sent.quoted.is_some()
+            && came.flags == sent.flags
+        {
+            self.forwarded = Some((out, came));
+        } else if came.quoted.is_some() && sent.quoted.is_none() && came.dst.ip() == sent.src.ip() {
+            self.answer = Some(Answer::PortUnreachable);
+        } else if reset(&came) && !reset(sent) && came.dst == sent.src {
+            self.answer = Some(Answer::Reset);
+        }
+    }
+}
+
+impl Middlebox for KernelNat {
+    fn packet(&mut self, side: Side, packet: &mut dyn Packet, now: Instant) -> Verdict {
+        self.shadow.handle_timeout(now);
+        self.forget();
+        let before = Shape::of(packet);
+        let outcome = match self.inject(side, &before) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.note(Err(error));
+                Outcome::default()
+            }
+        };
+        let port = outcome.forwarded.as_ref().map(|(_, shape)| shape.src.port());
+        self.shadow.suggest_port(port.filter(|_| before.quoted.is_none()));
+        let mut expected = before.clone();
+        let model = self.shadow.packet(side, &mut expected, now);
+        let agrees = match (&outcome.forwarded, outcome.answer, model) {
+            (Some((out, shape)), _, Verdict::Forward(side)) => *out == side && *shape == expected,
+            (None, None, Verdict::Drop(_)) => true,
+            (None, Some(answer), Verdict::Reject(_, expected)) => answer == expected,
+            _ => false,
+        };
+        if !agrees {
+            self.disagreements += 1;
+            self.first.get_or_insert_with(|| {
+                format!("{before:?} from {side:?}: the kernel {outcome:?}, the model {model:?} {expected:?}")
+            });
+        }
+        let reason = match model {
+            Verdict::Drop(reason) | Verdict::Reject(reason, _) => reason,
+            Verdict::Forward(_) => DropReason::NoBinding,
+        };
+        match (outcome.forwarded, outcome.answer) {
+            (Some((out, shape)), _) => {
+                shape.onto(packet);
+                Verdict::Forward(out)
+            }
+            (None, Some(answer)) => Verdict::Reject(reason, answer),
+            (None, None) => Verdict::Drop(reason),
+        }
+    }
+
+    fn clear(&mut self) {
+        self.shadow.clear();
+        let flushed = self.conntrack.flush();
+        self.note(flushed);
+        if self.shadow.config().rule.has_map() {
+            let text = "flush map ip box hosts\nflush set ip box contacted\n";
+            let flushed = self.namespace.nft(text).map_err(io::Error::other);
+            self.note(flushed);
+        }
+    }
+
+    fn set_events(&mut self, on: bool) {
+        self.shadow.set_events(on);
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.shadow.poll_event()
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.shadow.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.shadow.handle_timeout(now);
+        self.forget();
+    }
+}
+
+/// The conversations between inside and outside, as the model beside the kernel knows them.
+impl KernelNat {
+    /// Protocol, inside, external and remote endpoint. In no particular order, but in the same one in each run.
+    pub fn bindings(&self) -> impl Iterator<Item = (Proto, SocketAddr, SocketAddr, SocketAddr)> + '_ {
+        self.shadow.bindings()
+    }
+}

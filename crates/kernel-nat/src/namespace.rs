@@ -1,0 +1,183 @@
+//! A network namespace with two TUN devices and a set of rules.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use tun_rs::{DeviceBuilder, Layer, SyncDevice};
+
+use crate::Error;
+use crate::conntrack::Conntrack;
+
+/// A network namespace. It lives as long as this or one of its devices.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    handle: File,
+}
+
+/// What a namespace is talked to by.
+pub(crate) struct Ends {
+    pub(crate) lan: SyncDevice,
+    pub(crate) wan: SyncDevice,
+    pub(crate) conntrack: Conntrack,
+}
+
+/// Becomes root of a user namespace of its own, which may make network namespaces without being root outside. To be
+/// called before the process has a second thread.
+///
+/// # Errors
+/// Where user namespaces are not allowed, or the process has more than one thread.
+pub fn enter_user_namespace() -> Result<(), Error> {
+    let (user, group) = (nix::unistd::getuid(), nix::unistd::getgid());
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(|error| Error::NoRights(error.into()))?;
+    let write = |file: &str, text: String| {
+        fs::write(format!("/proc/self/{file}"), text)
+            .map_err(|error| Error::Io { what: format!("writing /proc/self/{file}"), error })
+    };
+    write("setgroups", "deny".to_owned())?;
+    write("uid_map", format!("0 {user} 1"))?;
+    write("gid_map", format!("0 {group} 1"))
+}
+
+impl Namespace {
+    /// A new one, in which these networks are inside and these addresses the router's own. The thread that makes it
+    /// does nothing else: namespaces belong to threads.
+    pub(crate) fn new(
+        external: &[IpAddr],
+        inside: &[(IpAddr, u8)],
+        rules: &str,
+        tcp_pickup: bool,
+    ) -> Result<(Namespace, Ends), Error> {
+        thread::scope(|scope| {
+            let made = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNET).map_err(|error| Error::NoRights(error.into()))?;
+                build(external, inside, rules, tcp_pickup)
+            });
+            made.join().unwrap_or_else(|_| Err(Error::NoRights(io::Error::other("the thread panicked"))))
+        })
+    }
+
+    /// Gives `nft` more to read.
+    pub(crate) fn nft(&self, text: &str) -> Result<(), Error> {
+        thread::scope(|scope| {
+            let done = scope.spawn(|| {
+                setns(&self.handle, CloneFlags::CLONE_NEWNET)
+                    .map_err(|error| Error::NoRights(error.into()))?;
+                feed("nft", &["-f", "-"], text)
+            });
+            done.join().unwrap_or_else(|_| Err(Error::NoRights(io::Error::other("the thread panicked"))))
+        })
+    }
+}
+
+fn build(
+    external: &[IpAddr],
+    inside: &[(IpAddr, u8)],
+    rules: &str,
+    tcp_pickup: bool,
+) -> Result<(Namespace, Ends), Error> {
+    let what = |what: &str| {
+        let what = what.to_owned();
+        move |error: io::Error| Error::Io { what, error }
+    };
+    let device = |name: &str| {
+        let device = DeviceBuilder::new().name(name).layer(Layer::L3).mtu(1500).build_sync();
+        let device = device.map_err(what("making a TUN device"))?;
+        device.set_nonblocking(true).map_err(what("setting up a TUN device"))?;
+        Ok::<_, Error>(device)
+    };
+    sysctl("net/ipv6/conf/default/disable_ipv6", "1", false)?;
+    let (lan, wan) = (device("lan")?, device("wan")?);
+    let mut links = String::from(
+        "link set lo up\nlink set lan up\nlink set wan up\naddress add 192.0.0.8/32 dev lan\nroute add default dev wan\n",
+    );
+    for ip in external {
+        links.push_str(&format!("address add {ip}/32 dev wan\n"));
+    }
+    for (network, prefix) in inside {
+        links.push_str(&format!("route add {network}/{prefix} dev lan\n"));
+    }
+    feed("ip", &["-batch", "-"], &links)?;
+    feed("nft", &["-f", "-"], rules)?;
+    for (name, value) in SYSCTLS {
+        sysctl(name, value, true)?;
+    }
+    sysctl("net/netfilter/nf_conntrack_tcp_loose", if tcp_pickup { "1" } else { "0" }, true)?;
+    for (name, value) in OPTIONAL_SYSCTLS {
+        sysctl(name, value, false)?;
+    }
+    let handle = File::open("/proc/thread-self/ns/net").map_err(what("opening the network namespace"))?;
+    let conntrack = Conntrack::new().map_err(what("opening a netlink socket"))?;
+    Ok((Namespace { handle }, Ends { lan, wan, conntrack }))
+}
+
+/// Documentation/networking/ip-sysctl and nf_conntrack-sysctl. The timers are as long as may be: time is the caller's.
+const SYSCTLS: &[(&str, &str)] = &[
+    ("net/ipv4/ip_forward", "1"),
+    ("net/ipv4/conf/all/rp_filter", "0"),
+    ("net/ipv4/conf/lan/rp_filter", "0"),
+    ("net/ipv4/conf/wan/rp_filter", "0"),
+    ("net/ipv4/conf/all/send_redirects", "0"),
+    ("net/ipv4/conf/lan/send_redirects", "0"),
+    ("net/ipv4/conf/wan/send_redirects", "0"),
+    ("net/ipv4/icmp_echo_ignore_all", "1"),
+    ("net/ipv4/icmp_ratelimit", "0"),
+    ("net/netfilter/nf_conntrack_tcp_be_liberal", "1"),
+    ("net/netfilter/nf_conntrack_udp_timeout", "1000000"),
+    ("net/netfilter/nf_conntrack_udp_timeout_stream", "1000000"),
+    ("net/netfilter/nf_conntrack_icmp_timeout", "1000000"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_close", "1000000"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_close_wait", "1000000"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_established", "1000000"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_fin_wait", "1000000"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_last_ack", "1000000"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_max_retrans", "1000000"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_syn_recv", "1000000"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_syn_sent", "1000000"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_time_wait", "1000000"),
+    ("net/netfilter/nf_conntrack_tcp_timeout_unacknowledged", "1000000"),
+];
+
+/// What not every kernel has in every namespace.
+const OPTIONAL_SYSCTLS: &[(&str, &str)] = &[
+    ("net/ipv4/icmp_msgs_per_sec", "1000000"),
+    ("net/ipv4/icmp_msgs_burst", "1000000"),
+    ("net/netfilter/nf_conntrack_tcp_ignore_invalid_rst", "1"),
+    ("net/bridge/bridge-nf-call-iptables", "0"),
+];
+
+fn sysctl(name: &str, value: &str, must: bool) -> Result<(), Error> {
+    match fs::write(format!("/proc/sys/{name}"), value) {
+        Err(error) if must => Err(Error::Io { what: format!("setting {name}"), error }),
+        _ => Ok(()),
+    }
+}
+
+/// Runs a command in the namespace of this thread.
+fn feed(command: &'static str, arguments: &[&str], input: &str) -> Result<(), Error> {
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Error::NoTool(command),
+        _ => Error::Io { what: format!("running {command}"), error },
+    };
+    let mut child = Command::new(command)
+        .args(arguments)
+        // The tools of the administrator are not on everybody's path.
+        .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).map_err(failed)?;
+    }
+    let output = child.wait_with_output().map_err(failed)?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(Error::Command { command, output: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+    }
+}
