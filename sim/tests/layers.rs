@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What a crate may depend on, and why on nothing else.
-const LAYERS: [(&str, &[&str], &str); 16] = [
+const LAYERS: [(&str, &[&str], &str); 17] = [
     ("stun", &[], "the STUN codec and cores stand alone, so that others can use them"),
     ("disco", &[], "a wire format stands alone; who speaks to whom is the peer's business"),
     ("derp", &[], "the relay protocol carries opaque packets and must not know what is in them"),
@@ -15,6 +15,11 @@ const LAYERS: [(&str, &[&str], &str); 16] = [
     ("wireguard", &[], "the tunnel must not know which path its packets take"),
     ("pref64", &[], "arithmetic on addresses stands alone, for hosts and for translators"),
     ("nat", &["pref64"], "a middlebox treats the code under test as a real one does: as opaque packets"),
+    (
+        "kernel-nat",
+        &["nat"],
+        "the kernel's NAT is a middlebox like the models, and knows no more of who uses it",
+    ),
     ("proxy", &[], "a tunnel through a proxy must not know what goes through it"),
     ("link", &[], "a cable knows bytes and time only"),
     ("tcp", &[], "a host's TCP knows segments only"),
@@ -41,6 +46,7 @@ const LAYERS: [(&str, &[&str], &str); 16] = [
             "pref64",
             "proxy",
             "nat",
+            "kernel-nat",
             "link",
             "tcp",
             "trace",
