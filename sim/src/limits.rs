@@ -71,8 +71,8 @@ pub const LIMITS: &[Limit] = &[
     ),
     limit(
         "NAT",
-        "no port mapping protocol (NAT-PMP, PCP, UPnP) on routers",
-        "Homes that would open a port on request stay as closed as their NAT.",
+        "port mapping gateways open no IPv6 pinholes and no PCP PEER mappings; nobody maps through two routers at once",
+        "Behind two NATs, or an IPv6 firewall, a port that could be opened by both stays closed.",
     ),
     limit(
         "NAT",

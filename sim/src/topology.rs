@@ -12,6 +12,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use link::LinkConfig;
 use nat::{FirewallConfig, Translation};
+use portmap::gateway::GatewayConfig;
 use rustc_hash::FxBuildHasher;
 use trace::{Name, NodeKind};
 
@@ -78,6 +79,8 @@ pub struct RouterPlan {
     pub ipv6: Option<Ipv6Plan>,
     /// Who answers to an address on the inside.
     pub inside: Table,
+    /// Its port mapping gateway, if it has one.
+    pub port_mapping: Option<GatewayConfig>,
     /// Presets or "custom": "linux, web-only".
     pub about: String,
 }
@@ -334,6 +337,10 @@ impl Topology {
             gateway: prefix::nth(router.lan.0, router.lan.1, 1).unwrap_or(router.lan.0),
             nat: router.nat.clone(),
             firewall: router.firewall.clone(),
+            port_mapping: router.gateway.clone().map(|config| GatewayConfig {
+                address: prefix::nth(router.lan.0, router.lan.1, 1).unwrap_or(router.lan.0),
+                ..config
+            }),
             external: Vec::new(),
             ipv6: router.ipv6.as_ref().map(|v6| Ipv6Plan {
                 way: v6.way,

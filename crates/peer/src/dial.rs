@@ -46,7 +46,7 @@ impl Out {
         self.events.push_back(Event::Warning { what: what.into() });
     }
 
-    fn conn(&mut self) -> ConnId {
+    pub(crate) fn conn(&mut self) -> ConnId {
         let conn = ConnId(self.next_conn);
         self.next_conn = self.next_conn.wrapping_add(1);
         conn

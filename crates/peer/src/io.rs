@@ -19,6 +19,18 @@ pub enum Input<'a> {
     /// The resolver of the network, as a router advertisement (RFC 8106) or DHCPv6 (RFC 3646) tells it; before the addresses
     /// that came with it. A machine with IPv6 alone asks it for the prefix of a NAT64.
     Resolver(SocketAddr),
+    /// The default gateway of the network; before the addresses that came with it. It is asked to open a port. Without this
+    /// input, or with `None`, nobody is.
+    Gateway(Option<IpAddr>),
+    /// A datagram arrived at one of the ports to which gateways announce: 5350 (RFC 6886 §3.2.1) or SSDP's 1900.
+    Announcement {
+        /// Its source.
+        from: SocketAddr,
+        /// Its payload.
+        data: &'a [u8],
+    },
+    /// The program is about to end: what was asked of others is given back.
+    Shutdown,
     /// A datagram arrived on the UDP socket.
     Datagram {
         /// Its source.
@@ -199,6 +211,17 @@ pub enum Event {
         peer: Arc<str>,
         /// Did this side start the handshake?
         initiator: bool,
+    },
+    /// What came of asking the router for an open port.
+    PortMapping {
+        /// "mapped", "lost", "unusable", "refused", "gateway-restarted" or "no-gateway".
+        what: &'static str,
+        /// "pcp", "nat-pmp" or "upnp"; empty where it is about all.
+        protocol: &'static str,
+        /// The address outside that it is about.
+        external: Option<SocketAddr>,
+        /// Why; empty when there is nothing to say.
+        reason: String,
     },
     /// An error that was handled.
     Warning {

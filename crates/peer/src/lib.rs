@@ -58,8 +58,7 @@
 //! - Liveness is judged by what arrives and by probes 200 ms apart, not by pongs within 6.5 s.
 //!
 //! # What it does not do
-//! Port prediction and birthday probing against mappings that vary by destination (such a pair stays relayed), port mapping
-//! protocols, path MTU discovery, several sockets, TLS around its TCP streams.
+//! Port prediction and birthday probing against mappings that vary by destination (such a pair stays relayed), path MTU discovery, several sockets, TLS around its TCP streams.
 
 mod candidate;
 mod config;
@@ -71,6 +70,7 @@ mod nat;
 mod paths;
 mod peer;
 mod policy;
+mod portmap;
 mod reach;
 mod relays;
 mod remote;

@@ -147,6 +147,8 @@ impl Fold {
             | Event::Reflexive { .. }
             | Event::Candidates { .. }
             | Event::Validated { .. }
+            | Event::Gateway { .. }
+            | Event::PortMapping { .. }
             | Event::Session { .. } => {}
         }
     }

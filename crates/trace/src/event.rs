@@ -213,6 +213,27 @@ pub enum Event {
         /// Why: "expired".
         reason: Name,
     },
+    /// A router's port mapping gateway opened, renewed, closed or refused a port.
+    Gateway {
+        /// The router.
+        node: Name,
+        /// "opened", "renewed", "closed" or "refused".
+        what: Name,
+        /// By "pcp", "nat-pmp" or "upnp"; empty where a lease ended by itself.
+        #[serde(default, skip_serializing_if = "str::is_empty")]
+        protocol: Name,
+        /// Inside endpoint; who asked, where it was refused.
+        inside: SocketAddr,
+        /// External endpoint.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        external: Option<SocketAddr>,
+        /// For how long, ns; `None` = for ever, or closed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lifetime_ns: Option<u64>,
+        /// Why; empty when there is nothing to say.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+    },
     /// Something from the scenario's timeline happened.
     Action {
         /// In words, as the scenario says it: "router home-a: reboot, off for 20s".
@@ -332,6 +353,22 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         relay: Option<Name>,
         /// Why, in words: "validated", "no answer to 3 probes", …
+        reason: String,
+    },
+    /// What came of a host's asking its router for an open port.
+    PortMapping {
+        /// The host.
+        host: Name,
+        /// "mapped", "lost", "unusable" (an address that nobody can reach), "refused", "gateway-restarted" or "no-gateway".
+        what: Name,
+        /// "pcp", "nat-pmp" or "upnp"; empty where it is about all of them.
+        #[serde(default, skip_serializing_if = "str::is_empty")]
+        protocol: Name,
+        /// The address outside that it is about.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        external: Option<SocketAddr>,
+        /// Why, in words; empty when there is nothing to say.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
         reason: String,
     },
     /// A tunnel session with a peer came up.

@@ -1,6 +1,7 @@
 //! A host: its addresses, its sockets, and the programs that use them.
 
 mod app;
+mod gateway;
 mod peer;
 mod program;
 mod proxy;
@@ -9,6 +10,7 @@ mod tcp;
 
 pub use self::proxy::ProxyProgram;
 pub use app::{FlowSpec, MARKER};
+pub use gateway::GatewayProgram;
 pub use peer::{PEER_PORT, PeerProgram};
 pub use program::{ConnId, Input, Output, Program};
 pub use servers::{
@@ -43,6 +45,8 @@ pub struct Effects {
     pub events: Vec<Event>,
     /// Deadlines to be called at.
     pub timers: Vec<(u64, TimerKey)>,
+    /// What programs want of a router's NAT, each with the program's index.
+    pub maps: Vec<(u32, portmap::gateway::Request)>,
 }
 
 struct Slot {
@@ -250,6 +254,22 @@ impl Host {
         }
     }
 
+    /// Tells a program what came of what it wanted of the NAT.
+    pub fn mapped(
+        &mut self,
+        index: u32,
+        id: portmap::gateway::RequestId,
+        result: Result<SocketAddr, portmap::gateway::MapError>,
+        clock: &Clock,
+        out: &mut Effects,
+    ) {
+        let slot = &mut self.slots[index as usize];
+        let Some(program) = &mut slot.program else { return };
+        slot.dirty = true;
+        program.handle(Input::Mapped { id, result }, clock.now());
+        self.settle(clock, out);
+    }
+
     /// A deadline that the host asked for has come.
     pub fn handle_timer(&mut self, at_ns: u64, key: TimerKey, clock: &Clock, out: &mut Effects) {
         match key {
@@ -345,6 +365,7 @@ impl Host {
                 Output::Close { conn } => {
                     self.tcp.close(index, conn, &mut Io { clock, inbox: &mut self.inbox, out });
                 }
+                Output::Map(request) => out.maps.push((index, request)),
                 Output::Event(event) => out.events.push(event),
             }
         }

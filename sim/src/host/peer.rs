@@ -5,7 +5,7 @@ use super::{ConnId, Input, Output, Program};
 use crate::world::{Epoch, nanos};
 use peer::{Peer, Transmit, Via};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 use trace::{Event, Name, Path};
 
@@ -18,13 +18,27 @@ pub struct PeerProgram {
     peer: Peer,
     apps: Apps,
     out: VecDeque<Output>,
+    /// Whether it asks its router for an open port.
+    asks_router: bool,
 }
 
 impl PeerProgram {
     /// Puts a peer and its users together.
-    pub fn new(name: Name, peer: Peer, flows: Vec<FlowSpec>, epoch: Epoch, now: Instant) -> PeerProgram {
+    ///
+    /// With a default `gateway`, that is asked to open a port.
+    pub fn new(
+        name: Name,
+        mut peer: Peer,
+        flows: Vec<FlowSpec>,
+        gateway: Option<IpAddr>,
+        epoch: Epoch,
+        now: Instant,
+    ) -> PeerProgram {
+        if gateway.is_some() {
+            peer.handle(peer::Input::Gateway(gateway), now);
+        }
         let apps = Apps::new(name.clone(), flows, epoch, now);
-        PeerProgram { name, peer, apps, out: VecDeque::new() }
+        PeerProgram { name, peer, apps, out: VecDeque::new(), asks_router: gateway.is_some() }
     }
 
     /// Carries packets between tunnel and programs, and events to the log, until both are quiet.
@@ -97,6 +111,9 @@ impl PeerProgram {
                 Event::PathChanged { host, peer, path, address, relay, reason: reason.to_string() }
             }
             peer::Event::Session { peer, initiator } => Event::Session { host, peer, initiator },
+            peer::Event::PortMapping { what, protocol, external, reason } => {
+                Event::PortMapping { host, what: what.into(), protocol: protocol.into(), external, reason }
+            }
             peer::Event::Warning { what } => Event::Warning { node: host, what },
         };
         self.out.push_back(Output::Event(event));
@@ -122,7 +139,10 @@ fn server_state(state: peer::ServerState) -> trace::ServerState {
 
 impl Program for PeerProgram {
     fn udp_ports(&self) -> Vec<u16> {
-        vec![PEER_PORT]
+        // Where gateways announce themselves (RFC 6886 §3.2.1; UPnP Device Architecture 1.1 §1.1.1).
+        let announced = [portmap::ANNOUNCE_PORT, portmap::upnp::SSDP.port()];
+        let announced = announced.into_iter().filter(|_| self.asks_router);
+        [PEER_PORT].into_iter().chain(announced).collect()
     }
 
     fn handle(&mut self, input: Input<'_>, now: Instant) {
@@ -134,6 +154,9 @@ impl Program for PeerProgram {
                 self.peer.handle(peer::Input::Addresses(&addresses), now);
             }
             Input::Resolver(resolver) => self.peer.handle(peer::Input::Resolver(resolver), now),
+            Input::Datagram { port, from, data } if port != PEER_PORT => {
+                self.peer.handle(peer::Input::Announcement { from, data }, now);
+            }
             Input::Datagram { from, data, .. } => self.peer.handle(peer::Input::Datagram { from, data }, now),
             Input::Connected { conn: id } => self.peer.handle(peer::Input::Connected(conn(id)), now),
             Input::Stream { conn: id, data } => self.peer.handle(peer::Input::Stream(conn(id), data), now),
@@ -142,7 +165,7 @@ impl Program for PeerProgram {
             }
             Input::Closed { conn: id } => self.peer.handle(peer::Input::Closed(conn(id)), now),
             // A peer listens on no TCP port, and believes silence rather than an error that anybody may have sent.
-            Input::Accepted { .. } | Input::Error { .. } => {}
+            Input::Accepted { .. } | Input::Error { .. } | Input::Mapped { .. } => {}
         }
         self.pump(now);
     }

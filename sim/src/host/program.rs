@@ -69,6 +69,13 @@ pub enum Input<'a> {
         /// What is wrong, as the error says. Anybody may have sent it (RFC 5927 §2): it is a hint.
         kind: ErrorKind,
     },
+    /// What came of an [`Output::Map`] of a program on a router.
+    Mapped {
+        /// Which.
+        id: portmap::gateway::RequestId,
+        /// The external endpoint, or why there is none.
+        result: Result<SocketAddr, portmap::gateway::MapError>,
+    },
     /// The connection is gone: refused, reset, timed out, or closed by the other side. Its number is not used again.
     Closed {
         /// Which connection.
@@ -114,6 +121,8 @@ pub enum Output {
         /// Which connection.
         conn: ConnId,
     },
+    /// Open or close a port of the NAT. Only a router has one; elsewhere nothing is opened.
+    Map(portmap::gateway::Request),
     /// Something for the log.
     Event(trace::Event),
 }

@@ -132,7 +132,7 @@ impl Program for RelayProgram {
             Input::Stream { conn, data } => self.derp.handle_stream(derp::server::ConnId(conn.0), data, now),
             Input::Writable { conn, space } => self.derp.writable(derp::server::ConnId(conn.0), space, now),
             Input::Closed { conn } => self.derp.closed(derp::server::ConnId(conn.0), now),
-            Input::Connected { .. } | Input::Error { .. } | Input::Resolver(_) => {}
+            Input::Connected { .. } | Input::Error { .. } | Input::Mapped { .. } | Input::Resolver(_) => {}
         }
     }
 
@@ -217,7 +217,8 @@ impl Program for CoordinatorProgram {
             | Input::Resolver(_)
             | Input::Datagram { .. }
             | Input::Error { .. }
-            | Input::Connected { .. } => {}
+            | Input::Connected { .. }
+            | Input::Mapped { .. } => {}
         }
     }
 

@@ -10,6 +10,7 @@ use nat::{
     Filtering, ForwardPolicy, Hairpin, Inbound, InputPolicy, LinuxConfig, LinuxRule, Mapping, PortAllocation,
     Translation,
 };
+use portmap::gateway::Conduct;
 use std::net::IpAddr;
 use trace::Path;
 
@@ -215,6 +216,7 @@ pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
         return Some(Route { direct: Direct::No, lan: false, relay: false });
     }
     let relay = !reach.relays(a).is_disjoint(&reach.relays(b));
+    let asks = [a, b].map(|name| scenario.hosts.get(name).is_some_and(|host| host.port_mapping));
     let a = chain(scenario, scenario.hosts.get(a)?);
     let b = chain(scenario, scenario.hosts.get(b)?);
     let shared = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x.0 == y.0).count();
@@ -223,7 +225,20 @@ pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
         boxes.iter().fold(Class::OPEN, |class, (_, router)| class.through(router))
     };
     if shared == 0 {
-        return Some(Route { direct: connects(class(&a), class(&b)), lan: false, relay });
+        let (plain_a, plain_b) = (class(&a), class(&b));
+        let plain = connects(plain_a, plain_b);
+        let opened = [(&a, plain_a, asks[0]), (&b, plain_b, asks[1])]
+            .map(|(chain, plain, asks)| opened(chain, plain).filter(|_| asks));
+        let direct = match opened {
+            [None, None] => plain,
+            [a, b] => {
+                let sure = [&a, &b].into_iter().flatten().all(|(_, sure)| *sure);
+                let with =
+                    connects(a.map_or(plain_a, |(class, _)| class), b.map_or(plain_b, |(class, _)| class));
+                if sure || with == plain { plain.max(with) } else { Direct::Perhaps }
+            }
+        };
+        return Some(Route { direct, lan: false, relay });
     }
     let local = inside(&a, &b, shared, [class(inner_a), class(inner_b)]);
     // Otherwise each knows only the other's outermost address, and the box that has it must turn packets around. What
@@ -239,6 +254,22 @@ pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
     let named = [inner_a, inner_b].iter().all(|inner| !translates(inner));
     let lan = local == Direct::Yes && named && lans.into_iter().all(is_private);
     Some(Route { direct: local.max(around), lan, relay })
+}
+
+/// What a host's router makes of it that opens a port on request: `plain`, but with one port for all that all may send to.
+/// With whether it stays open. `None` if it gives none, or none that the internet reaches: a host asks its own router only.
+fn opened(chain: &[(&str, &Router)], plain: Class) -> Option<(Class, bool)> {
+    let ((_, own), outer) = chain.split_first()?;
+    let gateway = own.gateway.as_ref().filter(|_| own.nat.is_some() && !translates(outer))?;
+    let gives = gateway.conduct == Conduct::Serve && gateway.capacity.min(gateway.per_host) > 0;
+    let believed = gateway.claimed_external.is_none_or(portmap::is_public);
+    if !gives || !believed {
+        return None;
+    }
+    let walls = |router: &Router| Router { nat: None, ..router.clone() };
+    let class = chain.iter().fold(Class::OPEN, |class, (_, router)| class.through(&walls(router)));
+    let sure = gateway.forgets_after.is_none() && gateway.claimed_external.is_none();
+    Some((Class { udp: plain.udp, ..class }, sure))
 }
 
 fn translates(boxes: &[(&str, &Router)]) -> bool {

@@ -13,7 +13,7 @@ use super::filter::{self, Named};
 use super::model::{Access, Attachment, Families, Host, Relay, Router, Scenario, Server};
 use super::read::{Item, Sections};
 use super::value::{Val, Word};
-use super::{cable, file, ipv6, prefix, regions};
+use super::{cable, file, gateway, ipv6, prefix, regions};
 use crate::topology::Topology;
 
 /// Most routers, and most hosts, of a scenario.
@@ -399,6 +399,7 @@ impl Builder<'_, '_> {
             let uplink = self.attachment(&span, spec.region, spec.behind);
             let (nat, nat_name) = axes::nat(spec.nat, self.problems);
             let (firewall, firewall_name) = filter::firewall(spec.firewall, &mut self.named, self.problems);
+            let gateway = gateway::gateway(spec.gateway, self.problems);
             let link = cable::access(spec.link, &cable::uplink(), self.problems);
             let lan_span = spec.lan.as_ref().map_or(span.clone(), |lan| lan.span.clone());
             let lan = take(spec.lan, self.problems).map(|lan| lan.0);
@@ -413,6 +414,7 @@ impl Builder<'_, '_> {
                 nat_name,
                 firewall,
                 firewall_name,
+                gateway,
                 link,
                 ipv6: None,
             };
@@ -508,6 +510,8 @@ impl Builder<'_, '_> {
         items: Vec<Item<file::Host>>,
         routers: &IndexMap<String, Router>,
     ) -> IndexMap<String, Host> {
+        // Hosts that say nothing of it ask their routers for open ports where any router knows of such things.
+        let asks = routers.values().any(|router| router.gateway.is_some());
         let mut hosts = IndexMap::new();
         for Item { name, span, value } in items {
             let Some(spec) = value else { continue };
@@ -541,7 +545,8 @@ impl Builder<'_, '_> {
                 self.problems.add(ip_span, format!("its network has no {families}"), help);
             }
             let (address, address6) = primary(families, address, address6);
-            let host = Host { attached, address, link, start, families, address6, proxy };
+            let port_mapping = take(spec.port_mapping, self.problems).unwrap_or(asks);
+            let host = Host { attached, address, link, start, families, address6, proxy, port_mapping };
             for member in self.groups.get(&name).into_iter().flatten() {
                 hosts.insert(member.clone(), host.clone());
             }

@@ -10,7 +10,7 @@ use super::model::{
     Access, Action, Attachment, Expect, Families, Ipv6, ProxyLogin, Scenario, Server, Traffic, UsedProxy, Way,
 };
 use super::value::{Refresh, Words as _};
-use super::{filter, links, words};
+use super::{filter, gateway, links, words};
 
 /// The scenario as TOML with every default and preset written out.
 ///
@@ -46,6 +46,7 @@ pub fn expanded(scenario: &Scenario) -> String {
             "firewall",
             &filter.map_or_else(|| text("none"), |f| filter::table(f, &spec.firewall_name)),
         );
+        key(&mut out, "gateway", &gateway::table(spec.gateway.as_ref()));
         key(&mut out, "link", &inline(&access(&spec.link)));
         if let Some(v6) = &spec.ipv6 {
             ipv6(&mut out, v6);
@@ -63,6 +64,7 @@ pub fn expanded(scenario: &Scenario) -> String {
             key(&mut out, "proxy-login", &word(login.map_or("right", |(word, _)| word)));
         }
         families(&mut out, spec.families, spec.address6);
+        key(&mut out, "port-mapping", &spec.port_mapping.to_string());
     }
     for (relay, spec) in &scenario.relays {
         let _ = write!(out, "\n[relay.{}]\n", name(relay));

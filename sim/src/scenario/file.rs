@@ -10,6 +10,9 @@ use nat::{
     Filtering, ForwardPolicy, Hairpin, Inbound, InboundRefusal, InputPolicy, LinuxRule, Mapping,
     PortAllocation, Refusal,
 };
+use portmap::Protocol;
+use portmap::gateway::Conduct;
+use portmap::upnp::IgdVersion;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use trace::{FlowKind, Path};
@@ -99,6 +102,8 @@ pub(super) struct Router {
     pub(super) nat: Option<Sugar<Nat>>,
     /// Packet filter: a preset, its rules, or "none". Default: none beyond the NAT.
     pub(super) firewall: Option<Sugar<Firewall>>,
+    /// Port mapping gateway: "all" or one protocol, or its properties, or "none". Default: none.
+    pub(super) gateway: Option<Sugar<Gateway>>,
     /// Its uplink: a preset or properties.
     pub(super) link: Option<Sugar<Link>>,
     /// What it does about IPv6. "routed": its inside has global IPv6 addresses as well. "npt": unique local ones, whose prefix
@@ -114,6 +119,38 @@ pub(super) struct Router {
     pub(super) nat64_prefix: Option<Val<Pref64>>,
     /// Packet filter for IPv6, where it is another than `firewall`: a preset, its rules, or "none". Default: the same.
     pub(super) firewall6: Option<Sugar<Firewall>>,
+}
+
+/// A port mapping gateway on a router, and the ways in which it misbehaves.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Gateway {
+    /// What it speaks: "pcp" (RFC 6887), "nat-pmp" (RFC 6886), "upnp" (UPnP-IGD). Default: all.
+    pub(super) protocols: Option<Vec<Val<Word<Protocol>>>>,
+    /// Version of its UPnP-IGD. Default: "igd2".
+    pub(super) upnp: Option<Val<Word<IgdVersion>>>,
+    /// What becomes of requests. Default: "serve".
+    pub(super) conduct: Option<Val<Word<Conduct>>>,
+    /// Whether it gives another port than the wanted one.
+    pub(super) other_port: Option<Val<bool>>,
+    /// Says that this is its external address, whatever it is.
+    pub(super) claims: Option<Val<IpAddr>>,
+    /// Whether it gives mappings though its own external address is private. Default: true; miniupnpd does not.
+    pub(super) maps_behind_nat: Option<Val<bool>>,
+    /// A mapping is gone this long after it was made or renewed, whatever its lifetime.
+    pub(super) forgets_after: Option<Val<Duration>>,
+    /// Whether a PCP mapping is renewed only with the nonce that made it (RFC 6887 §11.3.1). Default: true.
+    pub(super) strict_nonce: Option<Val<bool>>,
+    /// Whether UPnP mappings must be permanent.
+    pub(super) permanent_only: Option<Val<bool>>,
+    /// Shortest lifetime that is given. Default: 120s (RFC 6887 §15).
+    pub(super) min_lifetime: Option<Val<Duration>>,
+    /// Longest lifetime that is given. Default: 24h (RFC 6887 §15).
+    pub(super) max_lifetime: Option<Val<Duration>>,
+    /// Mappings at most.
+    pub(super) capacity: Option<Val<u64>>,
+    /// Mappings of one host at most.
+    pub(super) per_host: Option<Val<u64>>,
 }
 
 /// Address translation as the axes of RFC 4787, or as a rule of the Linux kernel.
@@ -328,6 +365,8 @@ pub(super) struct Host {
     pub(super) link: Option<Sugar<Link>>,
     /// When its peer starts. Default: 0s.
     pub(super) start: Option<Val<Duration>>,
+    /// Whether its peer asks its router for an open port. Default: when any router of the scenario has a `gateway`.
+    pub(super) port_mapping: Option<Val<bool>>,
     /// The IP versions that it has addresses of: "ipv4", "ipv6" or "dual". Default: those of its network.
     pub(super) ip: Option<Val<Word<Families>>>,
     /// Its IPv6 address. Default: the next free one.

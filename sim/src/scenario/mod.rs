@@ -39,6 +39,7 @@ mod error;
 mod expand;
 mod file;
 mod filter;
+mod gateway;
 mod ipv6;
 mod links;
 mod model;

@@ -97,6 +97,8 @@ pub struct Router {
     pub firewall: Option<FirewallConfig>,
     /// Preset name or "custom", for people; empty without a firewall.
     pub firewall_name: String,
+    /// Port mapping by PCP, NAT-PMP or UPnP; `None` = none. Its address is known from the topology on.
+    pub gateway: Option<portmap::gateway::GatewayConfig>,
     /// Its uplink.
     pub link: Access,
     /// IPv6; `None` = nothing of it passes.
@@ -114,6 +116,8 @@ pub struct Host {
     pub link: Access,
     /// When its peer starts.
     pub start: Duration,
+    /// Whether its peer asks its router for an open port.
+    pub port_mapping: bool,
     /// The IP versions that it has.
     pub families: Families,
     /// Its IPv6 address beside `address`; chosen when the scenario does not say.

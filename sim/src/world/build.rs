@@ -4,8 +4,8 @@ use super::ipv6::Ipv6;
 use super::net::{Inner, Parent, Router, Site};
 use super::{Agenda, Captures, Clock, Entry, Log, Options, Seed, World, nanos};
 use crate::host::{
-    COORDINATOR_PORTS, CoordinatorProgram, Effects, FlowSpec, Host, MARKER, PeerProgram, Program,
-    ProxyProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, StunProgram,
+    COORDINATOR_PORTS, CoordinatorProgram, Effects, FlowSpec, GatewayProgram, Host, MARKER, PeerProgram,
+    Program, ProxyProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, StunProgram,
 };
 use crate::icmp::Limiter;
 use crate::scenario::{Action, ProxyLogin, Scenario, Timed, Traffic, UsedProxy, Way};
@@ -49,6 +49,12 @@ pub(super) enum Recipe {
         coordinator: Vec<SocketAddr>,
         coordinator_key: [u8; 32],
         flows: Vec<FlowSpec>,
+        /// The router that it asks for an open port.
+        gateway: Option<IpAddr>,
+    },
+    Gateway {
+        name: Name,
+        config: portmap::gateway::GatewayConfig,
     },
     Relay {
         name: Name,
@@ -160,7 +166,11 @@ impl World {
         let regions = topology.regions.len() as u32;
         let pairs = (0..regions).flat_map(|a| (0..regions).map(move |b| (a, b)));
         let mut world = World {
-            sites: topology.nodes.iter().map(|node| site(topology, node, seed, options, clock.now())).collect(),
+            sites: topology
+                .nodes
+                .iter()
+                .map(|node| site(topology, node, seed, options, clock.now()))
+                .collect(),
             by_name: topology.by_name.iter().map(|(name, node)| (name.to_string(), *node)).collect(),
             internet: topology.internet.clone(),
             networks: networks(topology),
@@ -251,6 +261,12 @@ impl World {
                 }),
             }
         }
+        for (i, node) in topology.nodes.iter().enumerate() {
+            if let Some(config) = node.router.as_ref().and_then(|plan| plan.port_mapping.clone()) {
+                let name = node.name.clone();
+                self.place(i as NodeIdx, Recipe::Gateway { name, config }, Duration::ZERO);
+            }
+        }
         for name in scenario.relays.keys() {
             let (node, _) = address(name)?;
             self.place(node, Recipe::Relay { name: name.as_str().into() }, Duration::ZERO);
@@ -289,7 +305,9 @@ impl World {
                 None => None,
                 Some(used) => Some(used_proxy(scenario, used, address(&used.name)?.1.address)),
             };
-            self.place(node, Recipe::Peer { name, proxy, coordinator, coordinator_key, flows }, host.start);
+            let gateway = host.port_mapping.then(|| default_gateway(topology, node)).flatten();
+            let recipe = Recipe::Peer { name, proxy, coordinator, coordinator_key, flows, gateway };
+            self.place(node, recipe, host.start);
         }
         Ok(())
     }
@@ -368,7 +386,7 @@ impl World {
         let now = self.clock.now();
         let rng = |what: &str, name: &str| self.seed.chacha(&format!("{what} {start} {name}"));
         match recipe {
-            Recipe::Peer { name, proxy, coordinator, coordinator_key, flows } => {
+            Recipe::Peer { name, proxy, coordinator, coordinator_key, flows, gateway } => {
                 let config = peer::Config {
                     name: name.to_string(),
                     keys: peer::Keys {
@@ -386,7 +404,12 @@ impl World {
                     proxy: proxy.clone(),
                 };
                 let peer = peer::Peer::new(config, rng("peer", name), now);
-                Box::new(PeerProgram::new(name.clone(), peer, flows.clone(), self.clock.epoch(), now))
+                let (flows, epoch) = (flows.clone(), self.clock.epoch());
+                Box::new(PeerProgram::new(name.clone(), peer, flows, *gateway, epoch, now))
+            }
+            Recipe::Gateway { name, config } => {
+                let gateway = portmap::gateway::Gateway::new(config.clone(), rng("port mapping", name), now);
+                Box::new(GatewayProgram::new(name.clone(), gateway))
             }
             Recipe::Relay { name } => {
                 let key = derp::PrivateKey::from_bytes(self.key("relay", name, 0));
@@ -406,6 +429,14 @@ impl World {
                 Box::new(CoordinatorProgram::new(name.clone(), server))
             }
         }
+    }
+}
+
+/// Where a node sends what is not for its own network.
+fn default_gateway(topology: &Topology, node: NodeIdx) -> Option<IpAddr> {
+    match topology.node(node).parent {
+        crate::topology::Parent::Internet => None,
+        crate::topology::Parent::Router(router) => Some(topology.node(router).router.as_ref()?.gateway),
     }
 }
 

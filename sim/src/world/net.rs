@@ -183,7 +183,11 @@ impl World {
             self.packets += 1;
             self.emit(node, packet);
         }
+        let maps = std::mem::take(&mut effects.maps);
         self.effects = effects;
+        if !maps.is_empty() {
+            self.map(node, maps);
+        }
     }
 
     /// A host's packet goes onto its wire.

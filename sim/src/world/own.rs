@@ -5,6 +5,7 @@ use super::net::{Inner, Step};
 use crate::host::Host;
 use crate::packet::Packet;
 use indexmap::IndexSet;
+use portmap::gateway::{MapError, Request};
 use rustc_hash::FxBuildHasher;
 use std::net::SocketAddr;
 use trace::Proto;
@@ -60,6 +61,43 @@ impl World {
         site.body.host()
     }
 
+    /// Opens and closes ports of a router's NAT for programs on it, and tells them what came of it.
+    pub(super) fn map(&mut self, node: u32, requests: Vec<(u32, Request)>) {
+        for (slot, request) in requests {
+            let now = self.clock.now();
+            let nat = match &mut self.sites[node as usize].body {
+                Inner::Router(router) => router.nat.as_mut(),
+                Inner::Host(_) => None,
+            };
+            let answer = match request {
+                Request::Map { id, proto, inside, port, exact } => {
+                    let wanted = match port {
+                        None => nat::Wanted::Any,
+                        Some(port) if exact => nat::Wanted::Exactly(port),
+                        Some(port) => nat::Wanted::Prefer(port),
+                    };
+                    // The gateway ends what it has asked for.
+                    let result = nat.map(|nat| nat.map(transport(proto), inside, wanted, None, now));
+                    Some((id, result.unwrap_or(Err(nat::MapError::NoExternalAddress)).map_err(refusal)))
+                }
+                // A mapping towards one other end lives by its packets here.
+                Request::Peer { id, .. } => Some((id, Err(MapError::Unsupported))),
+                Request::Unmap { proto, external, .. } => {
+                    if let Some(nat) = nat {
+                        nat.unmap(transport(proto), external, now);
+                    }
+                    None
+                }
+            };
+            self.middlebox_events(node);
+            if let (Some((id, result)), Some(host)) = (answer, self.sites[node as usize].body.host()) {
+                let mut effects = std::mem::take(&mut self.effects);
+                host.mapped(slot, id, result, &self.clock, &mut effects);
+                self.apply(node, effects);
+            }
+        }
+    }
+
     /// A packet of a router's own goes to whichever side its destination is on; one for a group to everybody inside.
     pub(super) fn emit_from_router(&mut self, node: u32, packet: Box<Packet>) {
         let Inner::Router(router) = &mut self.sites[node as usize].body else { return };
@@ -87,5 +125,20 @@ impl World {
         }
         self.passed(node, nat::Side::Outside, &packet);
         self.steps.push_back(Step::Leave(node, packet));
+    }
+}
+
+fn transport(proto: portmap::Proto) -> nat::Proto {
+    match proto {
+        portmap::Proto::Udp => nat::Proto::Udp,
+        portmap::Proto::Tcp => nat::Proto::Tcp,
+    }
+}
+
+fn refusal(error: nat::MapError) -> MapError {
+    match error {
+        nat::MapError::PortTaken => MapError::Taken,
+        nat::MapError::NoFreePort => MapError::Full,
+        nat::MapError::NoExternalAddress => MapError::Unsupported,
     }
 }

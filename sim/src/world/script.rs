@@ -19,12 +19,26 @@ impl World {
                     forget(router);
                     router.off = true;
                 });
-                self.restart(&router, off);
+                // Its programs start when it passes packets again.
                 if let Some(node) = self.node(&router) {
                     self.agenda.push(back_ns, Entry::RouterOn(node));
                 }
+                self.restart(&router, off);
             }
-            Action::FlushRouter { router } => self.with_router(&router, forget),
+            Action::FlushRouter { router } => {
+                let now = self.clock.now();
+                self.with_router(&router, |router| {
+                    // Mapped ports are rules and no conversations: they stay, as miniupnpd's do when conntrack is flushed.
+                    let mapped: Vec<_> = router.nat.iter().flat_map(|nat| nat.mapped()).collect();
+                    forget(router);
+                    for nat::Mapped { proto, inside, external, until } in mapped {
+                        if let Some(nat) = &mut router.nat {
+                            // Nobody has the port: the table is empty.
+                            let _ = nat.map(proto, inside, nat::Wanted::Exactly(external.port()), until, now);
+                        }
+                    }
+                });
+            }
             Action::RestartRelay { relay, off } => self.restart(&relay, off),
             Action::RestartCoordinator { off } => self.restart(crate::topology::COORDINATOR, off),
             Action::ChangeLink { node, link } => self.change_link(&node, &link),

@@ -42,6 +42,8 @@ struct Server {
 pub(crate) enum Change {
     /// The candidates or the facts that others should know.
     Beliefs,
+    /// A port of the router's was opened for us, or is no longer.
+    Mapped,
     /// Enough is known to choose a home relay.
     Settled,
     /// Nobody has answered yet, and waiting any longer costs more than a wrong choice.
@@ -52,6 +54,8 @@ pub(crate) enum Change {
 #[derive(Debug, Default)]
 pub(crate) struct Nat {
     local: Vec<SocketAddr>,
+    /// Our port as the router opened it for everybody.
+    mapped: Option<SocketAddr>,
     servers: BTreeMap<SocketAddr, Server>,
     pending: BTreeMap<[u8; 12], (SocketAddr, Instant)>,
     round: u64,
@@ -302,6 +306,15 @@ impl Nat {
         }
     }
 
+    /// The address at which a port of the router's is open for us. What a STUN server sees may change with it.
+    pub(crate) fn set_mapped(&mut self, mapped: Option<SocketAddr>, env: &mut Env<'_>) {
+        if mapped != self.mapped {
+            self.mapped = mapped;
+            self.believe(env);
+            self.changes.insert(Change::Mapped);
+        }
+    }
+
     /// Recomputes the candidates and tells if something changed.
     fn believe(&mut self, env: &mut Env<'_>) {
         let newest = |v4: bool| {
@@ -322,13 +335,18 @@ impl Nat {
             }
             new
         };
+        if let Some(mapped) = self.mapped {
+            add(mapped);
+        }
         let mut reflexive = 0;
         for answer in &answers {
             if reflexive < MAX_REFLEXIVE && add(answer.mapped) {
                 reflexive += 1;
             }
         }
+        // A port that is open needs no guess.
         if self.varies == Some(true)
+            && self.mapped.is_none()
             && let Some(port) = self.local.first().map(SocketAddr::port)
         {
             let ips: BTreeSet<IpAddr> = answers.iter().map(|answer| answer.mapped.ip()).collect();

@@ -19,6 +19,7 @@ use crate::dial::{Env, Out};
 use crate::io::{Event, Input, Transmit};
 use crate::nat::{Change, Nat};
 use crate::policy::Policy;
+use crate::portmap::PortMap;
 use crate::reach::Reach;
 use crate::relays::{Incoming, Relays};
 use crate::remote::{Directory, Upsert};
@@ -44,6 +45,7 @@ pub struct Peer {
     prefix: Option<Discovery>,
     signalling: Signalling,
     nat: Nat,
+    portmap: PortMap,
     relays: Relays,
     directory: Directory,
     device: Device,
@@ -100,6 +102,7 @@ impl Peer {
             prefix: None,
             signalling: Signalling::new(client, config.coordinator, proxy.clone(), for_coord, now),
             nat: Nat::default(),
+            portmap: PortMap::default(),
             relays: Relays::new(config.keys.node, proxy),
             directory: Directory::default(),
             device,
@@ -125,6 +128,18 @@ impl Peer {
         match input {
             Input::Addresses(addresses) => self.addresses(addresses, now),
             Input::Resolver(resolver) => self.resolver = Some(resolver),
+            Input::Gateway(gateway) => self.portmap.set_gateway(gateway),
+            Input::Announcement { from, data } => self.portmap.announcement(from, data, env!(self, now)),
+            Input::Shutdown => self.portmap.shutdown(env!(self, now)),
+            // Its connections are open when they can be written to.
+            Input::Connected(conn) if self.portmap.owns(conn) => {}
+            Input::Stream(conn, data) if self.portmap.owns(conn) => {
+                self.portmap.stream(data, env!(self, now));
+            }
+            Input::Writable(conn, space) if self.portmap.owns(conn) => {
+                self.portmap.writable(space, env!(self, now));
+            }
+            Input::Closed(conn) if self.portmap.owns(conn) => self.portmap.closed(env!(self, now)),
             Input::Datagram { from, data } => self.datagram(from, data, now),
             Input::Connected(conn) if self.signalling.owns(conn) => {
                 self.signalling.connected(env!(self, now));
@@ -156,6 +171,7 @@ impl Peer {
         for id in self.directory.due(now) {
             self.with_paths(id, now, |paths, cx| paths.handle_timeout(cx));
         }
+        self.portmap.handle_timeout(env!(self, now));
         self.device.handle_timeout(now);
         if let Some(prefix) = &mut self.prefix {
             prefix.handle_timeout(now);
@@ -171,6 +187,7 @@ impl Peer {
             self.signalling.poll_timeout(),
             self.relays.poll_timeout(),
             self.nat.poll_timeout(&self.policy),
+            self.portmap.poll_timeout(),
             self.directory.poll_timeout(),
             self.device.poll_timeout(),
             self.prefix.as_ref().and_then(Discovery::poll_timeout),
@@ -202,6 +219,7 @@ impl Peer {
             self.ask_for_prefix();
         }
         let moved = self.nat.set_local(addresses, env!(self, now));
+        self.portmap.set_local(addresses, env!(self, now));
         if !self.nat.is_online() {
             return;
         }
@@ -240,6 +258,9 @@ impl Peer {
     }
 
     fn datagram(&mut self, from: SocketAddr, data: &[u8], now: Instant) {
+        if self.portmap.datagram(from, data, env!(self, now)) {
+            return;
+        }
         if let Some(prefix) = &mut self.prefix
             && prefix.handle(from, data)
         {
@@ -281,6 +302,7 @@ impl Peer {
 
     /// Carries everything that the parts have produced to where it belongs.
     fn settle(&mut self, now: Instant) {
+        self.nat.set_mapped(self.portmap.external(), env!(self, now));
         loop {
             if let Some(event) = self.signalling.poll_event(env!(self, now)) {
                 self.coordinated(event, now);
@@ -420,6 +442,12 @@ impl Peer {
                     for id in self.directory.live_ids() {
                         self.with_paths(id, now, |paths, cx| paths.own_changed(false, cx));
                     }
+                }
+            }
+            Change::Mapped => {
+                self.publish();
+                for id in self.directory.live_ids() {
+                    self.with_paths(id, now, |paths, cx| paths.own_changed(false, cx));
                 }
             }
             Change::Settled | Change::Impatient => self.choose_home(now),

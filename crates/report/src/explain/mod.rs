@@ -2,6 +2,7 @@
 
 mod drops;
 mod ending;
+mod mapping;
 mod pair;
 mod ready;
 mod text;

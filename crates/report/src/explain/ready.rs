@@ -1,7 +1,7 @@
 //! What each host did before there was traffic: registering, learning its NAT, finding its relay.
 
 use super::text::{Line, Text, because, list, short_list};
-use super::{HOSTS_TOLD, Network};
+use super::{HOSTS_TOLD, Network, mapping};
 use crate::metrics::Metrics;
 use crate::units;
 use std::collections::BTreeMap;
@@ -29,7 +29,8 @@ pub(super) fn tell(network: &Network, metrics: &Metrics, records: &[Record], tex
     let hosts: Vec<&str> = metrics.hosts.iter().map(|host| host.host.as_str()).take(HOSTS_TOLD).collect();
     let mut told = Told::default();
     for (order, record) in records.iter().enumerate() {
-        if let Some(host) = host_of(&record.event)
+        let host = host_of(&record.event).or_else(|| mapping::host_of(network, &record.event));
+        if let Some(host) = host
             && hosts.contains(&&**host)
         {
             told.event(network, record, order);
@@ -95,7 +96,11 @@ impl<'a> Told<'a> {
                 };
                 self.line(t, order, words);
             }
-            _ => {}
+            event => {
+                if let Some(words) = mapping::words(network, event) {
+                    self.line(t, order, words);
+                }
+            }
         }
     }
 
