@@ -41,8 +41,8 @@ pub const LIMITS: &[Limit] = &[
     ),
     limit(
         "network",
-        "no fragmentation and no path MTU: a cable carries any packet",
-        "Black holes by size are not found.",
+        "no packet is fragmented: DF is always set, and what is larger than a link's MTU is dropped",
+        "A path that fragments large datagrams of UDP works in reality and is a black hole here.",
     ),
     limit(
         "ICMP",
@@ -86,17 +86,32 @@ pub const LIMITS: &[Limit] = &[
     ),
     limit(
         "link",
-        "jitter is uniform, loss is independent from packet to packet",
-        "Bursts of loss, and delays with long tails, are not played.",
+        "each packet's jitter is drawn for itself, whatever its predecessor's was",
+        "Delays that rise and fall slowly are a trace's to tell.",
     ),
     limit(
         "link",
-        "queues are drop-tail, rates constant",
-        "Active queue management and radio links that change their rate are not played.",
+        "both directions are apart, and nobody else uses them: no shared airtime, no layer that sends again",
+        "Wi-Fi and cellular links show their delays and losses, not how these come about.",
+    ),
+    limit(
+        "link",
+        "queues count bytes of IP packets, without framing of the link below",
+        "A rate is that of IP; take the overhead of DSL or Ethernet off it.",
+    ),
+    limit(
+        "link",
+        "no preset for 5G, whose published figures were not found with a source to name; none for 3G at its best",
+        "Write the properties of such a link down, or a trace.",
+    ),
+    limit(
+        "link",
+        "no other AQM than CoDel, FQ-CoDel and RED: no PIE, CAKE or L4S",
+        "DOCSIS 3.1 modems, which run PIE, are nearest to CoDel.",
     ),
     limit(
         "TCP",
-        "no ECN, pacing, BBR, fast open or path MTU discovery",
+        "no ECN (nobody asks for it, so that no queue has a packet to mark), pacing, BBR, fast open or path MTU discovery",
         "Goodput is that of CUBIC without pacing.",
     ),
     limit("TCP", "a program reads at once", "No receiver closes its window because its program is slow."),

@@ -393,13 +393,17 @@ fn what_ships_is_sound_and_says_why() {
     let shipped = shipped();
     assert!(shipped.len() >= 25, "{} scenarios", shipped.len());
     for (path, text) in &shipped {
+        let folder = path.parent().expect("a folder");
+        let beside = |name: &str| std::fs::read_to_string(folder.join(name)).map_err(|e| e.to_string());
         let path = path.display().to_string();
-        let scenario = scenario::parse(&path, &path, text).unwrap_or_else(|error| panic!("{error}"));
+        let scenario =
+            scenario::parse_with(&path, &path, text, &beside).unwrap_or_else(|error| panic!("{error}"));
         assert!(!scenario.why.is_empty(), "{path} does not say why");
         assert!(!scenario.expect.is_empty(), "{path} expects nothing");
         Topology::new(&scenario).unwrap_or_else(|error| panic!("{path}: {error}"));
         let again = scenario::expanded(&scenario);
-        let again = scenario::parse(&path, &path, &again).unwrap_or_else(|error| panic!("{again}\n{error}"));
+        let again = scenario::parse_with(&path, &path, &again, &beside)
+            .unwrap_or_else(|error| panic!("{again}\n{error}"));
         same(again, &scenario);
     }
 }

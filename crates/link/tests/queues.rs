@@ -91,7 +91,7 @@ fn stream(packet: Packet, begin: Instant, gap: Duration, count: u32) -> Vec<(Ins
     (0..count).map(|i| (begin + i * gap, packet)).collect()
 }
 
-fn merged(streams: [Vec<(Instant, Packet)>; 2]) -> Vec<(Instant, Packet)> {
+fn merged(streams: &[Vec<(Instant, Packet)>; 2]) -> Vec<(Instant, Packet)> {
     let mut all = streams.concat();
     all.sort_by_key(|(at, _)| *at);
     all
@@ -189,7 +189,7 @@ fn fq_codel_keeps_a_sparse_flow_out_of_the_queue_of_a_bulk_flow() {
     let begin = start();
     let bulk = stream(BULK, begin, OVERLOAD, 20_000);
     let voice = stream(Packet { bytes: 200, flow: 2, ecn: false }, begin, 20 * MS, 1000);
-    let packets = merged([bulk, voice]);
+    let packets = merged(&[bulk, voice]);
     let of_voice =
         |aqm| -> Vec<Passed> { play(ten(aqm), &packets).into_iter().filter(|p| p.flow == 2).collect() };
     let fair = of_voice(Aqm::FqCoDel(FqCoDel::DEFAULT));
@@ -205,7 +205,7 @@ fn fq_codel_keeps_a_sparse_flow_out_of_the_queue_of_a_bulk_flow() {
 fn fq_codel_shares_a_link_alike() {
     let begin = start();
     // One sends three times what the other does, and both more than a half.
-    let packets = merged([
+    let packets = merged(&[
         stream(BULK, begin, MS * 6 / 10, 40_000),
         stream(Packet { bytes: 750, flow: 2, ecn: false }, begin, MS * 9 / 10, 26_666),
     ]);
@@ -222,7 +222,7 @@ fn fq_codel_shares_a_link_alike() {
 fn a_full_fq_codel_takes_from_the_longest_queue() {
     let begin = start();
     let config = LinkConfig { queue_bytes: Some(30_000), ..ten(Aqm::FqCoDel(FqCoDel::DEFAULT)) };
-    let packets = merged([
+    let packets = merged(&[
         [BULK; 40].map(|packet| (begin, packet)).to_vec(),
         [Packet { bytes: 100, flow: 2, ecn: false }; 20].map(|packet| (begin, packet)).to_vec(),
     ]);

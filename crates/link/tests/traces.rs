@@ -155,3 +155,15 @@ proptest! {
         }
     }
 }
+
+#[expect(dead_code, reason = "its `main` is for the command line")]
+#[path = "../examples/make_trace.rs"]
+mod make_trace;
+
+#[test]
+fn the_trace_that_ships_is_what_its_maker_makes() {
+    let shipped = include_str!("../../../scenarios/link/3g-drive.trace");
+    assert_eq!(shipped, make_trace::trace());
+    let trace = Trace::parse("3g-drive.trace", shipped).expect("a trace");
+    assert!((500_000..3_000_000).contains(&trace.mean_bps()), "{}", trace.mean_bps());
+}

@@ -28,11 +28,17 @@ pub(super) fn check(expect: &Expect, metrics: &Metrics) -> Vec<Expectation> {
     if let Some(limit) = expect.lost_at_most {
         checks.at_most("packets lost", limit, |p| Some(lost(p)), |n| n.to_string());
     }
+    if let Some(least) = expect.lost_at_least {
+        checks.at_least("packets lost", least, |p| Some(lost(p)), |n| n.to_string());
+    }
     if let Some(limit) = expect.recovers_within {
         checks.recovers(limit);
     }
     if let Some(limit) = expect.rtt_at_most {
         checks.at_most("median round trip", nanos(limit), rtt, units::duration);
+    }
+    if let Some(least) = expect.rtt_at_least {
+        checks.at_least("median round trip", nanos(least), rtt, units::duration);
     }
     if let Some(least) = expect.goodput_at_least_bps {
         checks.goodput(least);
@@ -103,6 +109,19 @@ impl Checks<'_> {
     ) {
         self.judge(&format!("{what} at most {}", show(limit)), |pair| match value(pair) {
             Some(n) => (n <= limit, n, show(n)),
+            None => (false, u64::MAX, "not measured".to_owned()),
+        });
+    }
+
+    fn at_least(
+        &mut self,
+        what: &str,
+        least: u64,
+        value: impl Fn(&PairMetrics) -> Option<u64>,
+        show: impl Fn(u64) -> String,
+    ) {
+        self.judge(&format!("{what} at least {}", show(least)), |pair| match value(pair) {
+            Some(n) => (n >= least, u64::MAX - n, show(n)),
             None => (false, u64::MAX, "not measured".to_owned()),
         });
     }

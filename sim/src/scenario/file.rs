@@ -618,10 +618,14 @@ pub(super) struct Expect {
     pub(super) direct_within: Option<Val<Duration>>,
     /// Most packets of ping and voice lost over the whole run.
     pub(super) lost_at_most: Option<Val<u64>>,
+    /// Fewest packets of ping and voice lost over the whole run, for a network that has to hurt.
+    pub(super) lost_at_least: Option<Val<u64>>,
     /// After each disturbance: from the last packet received before the gap to the next one received.
     pub(super) recovers_within: Option<Val<Duration>>,
     /// Median round trip of pings.
     pub(super) rtt_at_most: Option<Val<Duration>>,
+    /// The same from below, for a network that has to hurt.
+    pub(super) rtt_at_least: Option<Val<Duration>>,
     /// Rate at which bulk transfers deliver.
     pub(super) goodput_at_least: Option<Val<Rate>>,
     /// Rate above which no bulk transfer delivers, for what must be slow.

@@ -295,10 +295,14 @@ pub struct Expect {
     pub direct_within: Option<Duration>,
     /// Most packets lost (ping and voice together) over the whole run; 0 = "no loss while switching".
     pub lost_at_most: Option<u64>,
+    /// Fewest packets lost (ping and voice together) over the whole run.
+    pub lost_at_least: Option<u64>,
     /// After each disturbance of the timeline: from the last packet received before the gap to the next one received.
     pub recovers_within: Option<Duration>,
     /// Median round trip of pings at most.
     pub rtt_at_most: Option<Duration>,
+    /// Median round trip of pings at least.
+    pub rtt_at_least: Option<Duration>,
     /// Goodput of bulk transfers at least, bits per second.
     pub goodput_at_least_bps: Option<u64>,
     /// Goodput of bulk transfers at most, bits per second.

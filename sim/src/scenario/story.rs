@@ -309,15 +309,17 @@ impl Builder<'_, '_> {
             first_data_within: take(spec.first_data_within, self.problems),
             direct_within: take(spec.direct_within, self.problems),
             lost_at_most: take(spec.lost_at_most, self.problems),
+            lost_at_least: take(spec.lost_at_least, self.problems),
             recovers_within: take(spec.recovers_within, self.problems),
             rtt_at_most: take(spec.rtt_at_most, self.problems),
+            rtt_at_least: take(spec.rtt_at_least, self.problems),
             goodput_at_least_bps: take(spec.goodput_at_least, self.problems).and_then(|Rate(rate)| rate),
             goodput_at_most_bps: take(spec.goodput_at_most, self.problems).and_then(|Rate(rate)| rate),
             completes: take(spec.completes, self.problems),
         };
         if base == Expect::default() && self.problems.is_empty() {
-            let help = "give at least one of path, first-data-within, direct-within, lost-at-most, recovers-within, \
-                        rtt-at-most, goodput-at-least, goodput-at-most, completes";
+            let help = "give at least one of path, first-data-within, direct-within, lost-at-most, lost-at-least, \
+                        recovers-within, rtt-at-most, rtt-at-least, goodput-at-least, goodput-at-most, completes";
             self.problems.add(span.clone(), "nothing is expected", help);
         }
         let Some(pair) = spec.pair else {
@@ -358,9 +360,16 @@ impl Builder<'_, '_> {
             let any = |kinds: &[FlowKind]| flows.iter().any(|flow| kinds.contains(&flow.kind));
             for (needs, key, kinds, what) in [
                 (expect.rtt_at_most.is_some(), "rtt-at-most", &[FlowKind::Ping][..], "ping"),
+                (expect.rtt_at_least.is_some(), "rtt-at-least", &[FlowKind::Ping][..], "ping"),
                 (
                     expect.lost_at_most.is_some(),
                     "lost-at-most",
+                    &[FlowKind::Ping, FlowKind::Voice],
+                    "ping or voice",
+                ),
+                (
+                    expect.lost_at_least.is_some(),
+                    "lost-at-least",
                     &[FlowKind::Ping, FlowKind::Voice],
                     "ping or voice",
                 ),
