@@ -2,10 +2,10 @@
 //!
 //! Rules: behaviours compose along a chain of boxes to the worst of each axis; two sides meet in the innermost realm that
 //! holds the outer end of both chains. With STUN, simultaneous opens and peer-reflexive learning (RFC 8445 §7.3.1.3), but
-//! without port prediction, a pair of classes connects exactly where RFC 4787's definitions let it.
+//! over whichever version of IP both have, a NAT64 counting as a NAT of IPv4, and without port prediction, a pair of classes connects exactly where RFC 4787's definitions let it.
 
 use super::reach::{self, Reach};
-use crate::scenario::{Attachment, Host, Router, Scenario};
+use crate::scenario::{Attachment, Families, Host, Router, Scenario, Way};
 use nat::{
     Filtering, ForwardPolicy, Hairpin, Inbound, InputPolicy, LinuxConfig, LinuxRule, Mapping, PortAllocation,
     Translation,
@@ -187,16 +187,58 @@ fn connects(a: Class, b: Class) -> Direct {
     }
 }
 
-/// The routers between a host and the internet, innermost first.
-fn chain<'a>(scenario: &'a Scenario, host: &Host) -> Vec<(&'a str, &'a Router)> {
+/// A version of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+/// The routers between a host and the internet, innermost first, each as it treats one version of IP; `None` if the host has
+/// no part in that version.
+fn chain<'a>(scenario: &'a Scenario, host: &Host, family: Family) -> Option<Vec<(&'a str, Router)>> {
     let mut routers = Vec::new();
     let mut at = &host.attached;
     while let Attachment::Behind(name) = at {
         let Some((name, router)) = scenario.routers.get_key_value(name) else { break };
-        routers.push((name.as_str(), router));
+        routers.push((name.as_str(), seen_by(router, family)?));
         at = &router.uplink;
     }
-    routers
+    // IPv4 addresses can be written by a host with IPv6 alone, where a NAT64 reads them.
+    let nat64 = || routers.iter().any(|(_, router)| router.is_nat64());
+    let has = match (family, host.families) {
+        (Family::V4, Families::V6) => nat64(),
+        (Family::V6, Families::V4) => false,
+        _ => true,
+    };
+    has.then_some(routers)
+}
+
+/// A router as one version of IP meets it, in the words for the other one; `None` if it lets none of it pass.
+fn seen_by(router: &Router, family: Family) -> Option<Router> {
+    // One address for another, without bindings.
+    let one_to_one = || {
+        let axes = nat::NatConfig { filtering: Filtering::EndpointIndependent, ..nat::NatConfig::RFC };
+        Some(Translation::Axes(axes))
+    };
+    let mut seen = router.clone();
+    match (family, &router.ipv6) {
+        (Family::V4, None) => {}
+        (Family::V4, Some(v6)) => {
+            if v6.hides_v4() {
+                seen.nat = one_to_one();
+            }
+        }
+        (Family::V6, None) => return None,
+        (Family::V6, Some(v6)) => {
+            seen.nat = if matches!(v6.way, Way::Npt(_)) { one_to_one() } else { None };
+            seen.lan = v6.lan;
+            if let Some(firewall) = &v6.firewall {
+                seen.firewall = firewall.rules.clone();
+            }
+        }
+    }
+    Some(seen)
 }
 
 /// Whether the addresses of a network show that it is a LAN: private (RFC 1918, RFC 4193) or link-local, which a carrier's
@@ -217,17 +259,28 @@ pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
     }
     let relay = !reach.relays(a).is_disjoint(&reach.relays(b));
     let asks = [a, b].map(|name| scenario.hosts.get(name).is_some_and(|host| host.port_mapping));
-    let a = chain(scenario, scenario.hosts.get(a)?);
-    let b = chain(scenario, scenario.hosts.get(b)?);
+    let (a, b) = (scenario.hosts.get(a)?, scenario.hosts.get(b)?);
+    let by = [Family::V4, Family::V6].into_iter().filter_map(|family| {
+        // Ports are opened for IPv4 only.
+        let asks = asks.map(|asks| asks && family == Family::V4);
+        Some(by_family(&chain(scenario, a, family)?, &chain(scenario, b, family)?, asks))
+    });
+    let (direct, lan) =
+        by.fold((Direct::No, false), |(best, lan), (direct, same)| (best.max(direct), lan | same));
+    Some(Route { direct, lan, relay })
+}
+
+/// Whether two hosts connect by one version of IP, and whether it stays inside one LAN. `asks`: which of them ask their routers
+/// to open a port.
+fn by_family(a: &[(&str, Router)], b: &[(&str, Router)], asks: [bool; 2]) -> (Direct, bool) {
     let shared = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x.0 == y.0).count();
     let (inner_a, inner_b) = (&a[..a.len() - shared], &b[..b.len() - shared]);
-    let class = |boxes: &[(&str, &Router)]| {
-        boxes.iter().fold(Class::OPEN, |class, (_, router)| class.through(router))
-    };
+    let class =
+        |boxes: &[(&str, Router)]| boxes.iter().fold(Class::OPEN, |class, (_, router)| class.through(router));
     if shared == 0 {
-        let (plain_a, plain_b) = (class(&a), class(&b));
+        let (plain_a, plain_b) = (class(a), class(b));
         let plain = connects(plain_a, plain_b);
-        let opened = [(&a, plain_a, asks[0]), (&b, plain_b, asks[1])]
+        let opened = [(a, plain_a, asks[0]), (b, plain_b, asks[1])]
             .map(|(chain, plain, asks)| opened(chain, plain).filter(|_| asks));
         let direct = match opened {
             [None, None] => plain,
@@ -238,27 +291,27 @@ pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
                 if sure || with == plain { plain.max(with) } else { Direct::Perhaps }
             }
         };
-        return Some(Route { direct, lan: false, relay });
+        return (direct, false);
     }
-    let local = inside(&a, &b, shared, [class(inner_a), class(inner_b)]);
+    let local = inside(a, b, shared, [class(inner_a), class(inner_b)]);
     // Otherwise each knows only the other's outermost address, and the box that has it must turn packets around. What
     // stands further out they need not pass, only the questions to the STUN servers.
     let turning = a.iter().rposition(|(_, router)| router.nat.is_some()).filter(|i| *i >= inner_a.len());
     let hairpin = turning.filter(|i| a[*i].1.nat.as_ref().is_some_and(hairpins));
-    let around = hairpin.filter(|_| class(&a).udp.min(class(&b).udp) != Direct::No).map_or(Direct::No, |i| {
+    let around = hairpin.filter(|_| class(a).udp.min(class(b).udp) != Direct::No).map_or(Direct::No, |i| {
         let beyond = a.len() - 1 - i;
         connects(class(&a[..=i]), class(&b[..b.len() - beyond]))
     });
     let lans =
-        [inner_a, inner_b].map(|inner| inner.first().map_or(a[inner_a.len()].1, |(_, router)| *router).lan.0);
+        [inner_a, inner_b].map(|inner| inner.first().map_or(&a[inner_a.len()].1, |(_, router)| router).lan.0);
     let named = [inner_a, inner_b].iter().all(|inner| !translates(inner));
     let lan = local == Direct::Yes && named && lans.into_iter().all(is_private);
-    Some(Route { direct: local.max(around), lan, relay })
+    (local.max(around), lan)
 }
 
 /// What a host's router makes of it that opens a port on request: `plain`, but with one port for all that all may send to.
 /// With whether it stays open. `None` if it gives none, or none that the internet reaches: a host asks its own router only.
-fn opened(chain: &[(&str, &Router)], plain: Class) -> Option<(Class, bool)> {
+fn opened(chain: &[(&str, Router)], plain: Class) -> Option<(Class, bool)> {
     let ((_, own), outer) = chain.split_first()?;
     let gateway = own.gateway.as_ref().filter(|_| own.nat.is_some() && !translates(outer))?;
     let gives = gateway.conduct == Conduct::Serve && gateway.capacity.min(gateway.per_host) > 0;
@@ -272,7 +325,7 @@ fn opened(chain: &[(&str, &Router)], plain: Class) -> Option<(Class, bool)> {
     Some((Class { udp: plain.udp, ..class }, sure))
 }
 
-fn translates(boxes: &[(&str, &Router)]) -> bool {
+fn translates(boxes: &[(&str, Router)]) -> bool {
     boxes.iter().any(|(_, router)| router.nat.is_some())
 }
 
@@ -282,8 +335,8 @@ fn translates(boxes: &[(&str, &Router)]) -> bool {
 /// A side without translation before the meeting point is known there by its own address. One with it is known there only if
 /// nothing translates further out, so that the STUN servers see the address that the meeting point sees.
 fn inside(
-    a: &[(&str, &Router)],
-    b: &[(&str, &Router)],
+    a: &[(&str, Router)],
+    b: &[(&str, Router)],
     shared: usize,
     [class_a, class_b]: [Class; 2],
 ) -> Direct {
@@ -297,7 +350,7 @@ fn inside(
             let (near, near_class, far) =
                 if translates_a { (inner_b, class_b, inner_a) } else { (inner_a, class_a, inner_b) };
             // Packets to an address of the own network do not leave it.
-            let lan = near.first().map_or(outer[0].1, |(_, router)| *router).lan;
+            let lan = near.first().map_or(&outer[0].1, |(_, router)| router).lan;
             let overlaps = far.iter().any(|(_, router)| router.lan == lan);
             // A filter before the near side opens only from inside, towards an address that it must know.
             let open = near_class.filtering == Filtering::EndpointIndependent;

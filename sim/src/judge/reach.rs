@@ -58,21 +58,34 @@ impl<'s> Reach<'s> {
         }
     }
 
-    /// Whether a connection from one node to a port of another gets through the boxes between them.
+    /// Whether a connection from one node to a port of another gets through the boxes between them, at one of its addresses.
     fn tcp(&self, from: NodeIdx, to: NodeIdx, port: u16) -> bool {
-        let target = SocketAddr::new(self.topology.node(to).address, port);
+        let mut targets = self.topology.node(to).addresses();
+        targets.any(|ip| self.tcp_to(from, to, SocketAddr::new(ip, port)))
+    }
+
+    fn tcp_to(&self, from: NodeIdx, to: NodeIdx, target: SocketAddr) -> bool {
         let home = self.topology.node(to).parent;
-        let mut source = self.topology.node(from).address;
+        let own = self.topology.node(from);
+        let same = own.addresses().find(|ip| ip.is_ipv4() == target.is_ipv4());
+        // With IPv6 alone, through the NAT64.
+        let nat64 = own.address.is_ipv6() && self.topology.resolver(own).is_some();
+        let Some(mut source) = same.or(nat64.then_some(own.address)) else { return false };
         let mut at = self.topology.node(from).parent;
         while at != home {
             // Behind a router that is not on the way: nobody comes in there.
             let Parent::Router(index) = at else { return false };
             let node = self.topology.node(index);
             let Some(plan) = &node.router else { return false };
-            if plan.firewall.as_ref().is_some_and(|f| !self.tcp_passes(f, &node.name, source, target)) {
+            let of_v6 = plan.ipv6.as_ref().filter(|_| source.is_ipv6());
+            let firewall = match of_v6.and_then(|v6| v6.firewall.as_ref()) {
+                Some(firewall) => firewall.as_ref(),
+                None => plan.firewall.as_ref(),
+            };
+            if firewall.is_some_and(|f| !self.tcp_passes(f, &node.name, source, target)) {
                 return false;
             }
-            if plan.nat.is_some() {
+            if plan.nat.is_some() && (of_v6.is_none() || target.is_ipv4()) {
                 source = node.address;
             }
             at = node.parent;
