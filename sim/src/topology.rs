@@ -254,6 +254,7 @@ impl Topology {
         }
         topology.measure(scenario)?;
         topology.address(&drafts)?;
+        topology.pools(&drafts)?;
         for i in 0..topology.nodes.len() {
             if let Some(mut firewall) =
                 topology.nodes[i].router.as_mut().and_then(|plan| plan.firewall.take())
@@ -440,6 +441,27 @@ impl Topology {
             };
             let address = address.ok_or_else(|| self.full(node))?;
             self.settle(node, address, draft.families == Families::Dual)?;
+        }
+        Ok(())
+    }
+
+    /// Gives routers that translate to several addresses the others, which are of IPv4.
+    fn pools(&mut self, drafts: &[Draft<'_>]) -> Result<(), TopologyError> {
+        for (node, draft) in drafts.iter().enumerate() {
+            for _ in 1..draft.router.map_or(1, |router| router.addresses) {
+                let first = self.nodes[node].address;
+                let address = match self.nodes[node].parent {
+                    Parent::Internet => {
+                        next_free(regions::block(self.nodes[node].region), &self.internet, &mut 1)
+                    }
+                    Parent::Router(router) => self.nodes[router as usize]
+                        .router
+                        .as_ref()
+                        .and_then(|plan| next_free(plan.lan, &plan.inside, &mut 2)),
+                };
+                self.settle(node, address.ok_or_else(|| self.full(node))?, false)?;
+                self.nodes[node].address = first;
+            }
         }
         Ok(())
     }

@@ -68,14 +68,17 @@ mod translation;
 mod translator;
 pub mod v6;
 
-pub use config::{Filtering, Hairpin, Mapping, NatConfig, PortAllocation, PortRange, Timeouts, UnknownWord};
+pub use config::{
+    Collision, Exhausted, Filtering, Fragments, Hairpin, Mapping, NatConfig, Pooling, PortAllocation,
+    PortRange, Timeouts, UnknownWord, Unsolicited, WhenFull,
+};
 pub use firewall::{
     Firewall, FirewallConfig, Inbound, InboundRefusal, Police, PoliceRate, PoliceUnit, Portal, Refusal, Rule,
     UdpLimits, Who,
 };
 pub use linux::{Fault, Forgotten, ForwardPolicy, HASH_SEED, InputPolicy, LinuxConfig, LinuxNat, LinuxRule};
 pub use packet::{
-    Answer, DropReason, Ended, Event, LateAnswer, Middlebox, Packet, Proto, Side, TcpFlags, Verdict,
+    Answer, DropReason, Ended, Event, Fragment, LateAnswer, Middlebox, Packet, Proto, Side, TcpFlags, Verdict,
 };
 pub use translation::{Translation, Translator};
 pub use translator::{MapError, Mapped, Nat, Wanted};

@@ -16,6 +16,9 @@ pub enum Proto {
 }
 
 impl Proto {
+    /// Every one, in the order of their numbers here.
+    pub const ALL: [Proto; 3] = [Proto::Udp, Proto::Tcp, Proto::Icmp];
+
     /// The word scenario files use.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -82,10 +85,28 @@ pub trait Packet {
         &[]
     }
 
+    /// Which part it is of a fragmented packet; `None` for a whole one. Of any part, [`src`](Self::src) and
+    /// [`dst`](Self::dst) give the ports of the whole packet, though only the first part has them on the wire: a box knows
+    /// what it may not look at.
+    fn fragment(&self) -> Option<Fragment> {
+        None
+    }
+
     /// The packet an ICMP error quotes, as it was when the sender of the error saw it; `None` for everything else.
     fn quoted(&mut self) -> Option<&mut dyn Packet> {
         None
     }
+}
+
+/// Which part of a fragmented IP packet a packet is (RFC 791 §2.3, RFC 8200 §4.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    /// The identification that the parts of one packet share.
+    pub id: u32,
+    /// Where it begins, in bytes.
+    pub offset: u16,
+    /// Whether more of it follows.
+    pub more: bool,
 }
 
 /// The two sides of a middlebox.
@@ -152,6 +173,10 @@ pub enum DropReason {
     TableFull,
     /// Every external port of the range is taken.
     NoFreePort,
+    /// The inside address has as many bindings as it may.
+    HostQuota,
+    /// A fragment, and the box does not pass such ones.
+    Fragment,
     /// No external address of the packet's family.
     NoExternalAddress,
     /// Arrived outside, but not for an external address of this NAT.
@@ -190,13 +215,15 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason.
-    pub const ALL: [DropReason; 23] = [
+    pub const ALL: [DropReason; 25] = [
         DropReason::NoBinding,
         DropReason::FilteredAddress,
         DropReason::FilteredPort,
         DropReason::NoHairpin,
         DropReason::TableFull,
         DropReason::NoFreePort,
+        DropReason::HostQuota,
+        DropReason::Fragment,
         DropReason::NoExternalAddress,
         DropReason::NotOurAddress,
         DropReason::NotASyn,
@@ -225,6 +252,8 @@ impl DropReason {
             DropReason::NoHairpin => "no-hairpin",
             DropReason::TableFull => "table-full",
             DropReason::NoFreePort => "no-free-port",
+            DropReason::HostQuota => "host-quota",
+            DropReason::Fragment => "fragment",
             DropReason::NoExternalAddress => "no-external-address",
             DropReason::NotOurAddress => "not-our-address",
             DropReason::NotASyn => "not-a-syn",
@@ -260,6 +289,8 @@ impl DropReason {
             }
             DropReason::TableFull => "The table of conversations is full.",
             DropReason::NoFreePort => "Every external port is taken.",
+            DropReason::HostQuota => "The machine inside has as many mappings as it may.",
+            DropReason::Fragment => "The NAT does not translate fragments, or had not seen the first one.",
             DropReason::NoExternalAddress => "The NAT has no external address of this IP version.",
             DropReason::NotOurAddress => "The packet came from outside for an address that is not the NAT's.",
             DropReason::NotASyn => "The TCP segment belongs to no known connection and does not start one.",

@@ -28,17 +28,27 @@ impl PortSet {
     /// The first port of `range` that is not in the set, from `from` upwards and then from the start of the range.
     /// Looks at 64 ports at a time.
     pub(crate) fn next_free(&self, from: u16, range: PortRange) -> Option<u16> {
-        let from = if range.contains(from) { from } else { range.low };
-        self.free_between(from, range.high).or_else(|| self.free_between(range.low, from))
+        self.search(from, range, u64::MAX)
     }
 
-    fn free_between(&self, low: u16, high: u16) -> Option<u16> {
+    /// The same among the ports that are even or odd as `like` is.
+    pub(crate) fn next_free_like(&self, like: u16, from: u16, range: PortRange) -> Option<u16> {
+        const EVEN: u64 = 0x5555_5555_5555_5555;
+        self.search(from, range, EVEN << (like & 1))
+    }
+
+    fn search(&self, from: u16, range: PortRange, mask: u64) -> Option<u16> {
+        let from = if range.contains(from) { from } else { range.low };
+        self.free_between(from, range.high, mask).or_else(|| self.free_between(range.low, from, mask))
+    }
+
+    fn free_between(&self, low: u16, high: u16, mask: u64) -> Option<u16> {
         if low > high {
             return None;
         }
         let first = usize::from(low >> 6);
         (first..=usize::from(high >> 6)).find_map(|word| {
-            let mut free = !self.0[word];
+            let mut free = !self.0[word] & mask;
             if word == first {
                 free &= u64::MAX << (low & 63);
             }

@@ -174,6 +174,22 @@ impl<T> Sessions<T> {
         None
     }
 
+    /// Ends the conversation that would be the next to end, of several the one whose turn came first.
+    pub(crate) fn pop_soonest(&mut self) -> Option<T> {
+        loop {
+            let Reverse((at, slot, generation)) = self.due.pop()?;
+            let Some(session) = self.slab.get_mut(slot as usize) else { continue };
+            if session.generation != generation || session.armed != at {
+                continue;
+            }
+            if session.expires <= at {
+                return Some(self.slab.remove(slot as usize).owner);
+            }
+            session.armed = session.expires;
+            self.due.push(Reverse((session.expires, slot, generation)));
+        }
+    }
+
     /// When something may end next; never later than it really does.
     pub(crate) fn next_due(&self) -> Option<u64> {
         self.due.peek().map(|Reverse((at, ..))| *at)

@@ -2,13 +2,14 @@
 //!
 //! Rules: behaviours compose along a chain of boxes to the worst of each axis; two sides meet in the innermost realm that
 //! holds the outer end of both chains. With STUN, simultaneous opens and peer-reflexive learning (RFC 8445 §7.3.1.3), but
-//! over whichever version of IP both have, a NAT64 counting as a NAT of IPv4, and without port prediction, a pair of classes connects exactly where RFC 4787's definitions let it.
+//! over whichever version of IP both have, a NAT64 counting as a NAT of IPv4, and without port prediction, a pair of classes
+//! connects exactly where RFC 4787's definitions let it.
 
 use super::reach::{self, Reach};
 use crate::scenario::{Attachment, Families, Host, Router, Scenario, Way};
 use nat::{
-    Filtering, ForwardPolicy, Hairpin, Inbound, InputPolicy, LinuxConfig, LinuxRule, Mapping, PortAllocation,
-    Translation,
+    Collision, Filtering, ForwardPolicy, Hairpin, Inbound, InputPolicy, LinuxConfig, LinuxRule, Mapping,
+    NatConfig, Pooling, PortAllocation, Translation,
 };
 use portmap::gateway::Conduct;
 use std::net::IpAddr;
@@ -60,6 +61,10 @@ struct Class {
     guessable: bool,
     /// A packet of the other side that comes first can take the tuple that ours needs (Linux, whose router accepts it).
     poisoned: bool,
+    /// A mapping that varies in its address too, so that even a filter by address may keep out what comes from it.
+    wanders: bool,
+    /// What becomes of it depends on who else is there, or on how much: ports that several share, limits that are low.
+    uncertain: bool,
     /// What firewalls leave of UDP.
     udp: Direct,
 }
@@ -71,10 +76,13 @@ impl Class {
         per_mapping: Filtering::EndpointIndependent,
         guessable: false,
         poisoned: false,
+        wanders: false,
+        uncertain: false,
         udp: Direct::Yes,
     };
 
-    fn through(self, router: &Router) -> Class {
+    /// One more router on the way out, with so many hosts behind it.
+    fn through(self, router: &Router, hosts: impl Fn() -> usize) -> Class {
         let mut class = self;
         // A router's firewall stands inside of its NAT.
         let wall = router.firewall.as_ref().map_or(Filtering::EndpointIndependent, |f| match f.inbound {
@@ -86,7 +94,8 @@ impl Class {
             class.per_mapping = class.per_mapping.max(wall);
         }
         if let Some(nat) = &router.nat {
-            let Axes { mapping, filtering, guessable, poisoned } = Axes::of(nat);
+            let Axes { mapping, filtering, guessable, poisoned, scattered, uncertain } =
+                Axes::of(nat, router.addresses as usize, hosts);
             class.mapping = class.mapping.max(mapping);
             class.filtering = class.filtering.max(filtering);
             if class.varies() {
@@ -94,6 +103,8 @@ impl Class {
             }
             class.poisoned |= poisoned;
             class.guessable |= guessable;
+            class.wanders |= scattered && router.addresses > 1 && class.varies();
+            class.uncertain |= uncertain;
         }
         if let Some(firewall) = &router.firewall {
             class.filtering = class.filtering.max(wall);
@@ -119,17 +130,39 @@ struct Axes {
     filtering: Filtering,
     guessable: bool,
     poisoned: bool,
+    /// Each binding gets another external address.
+    scattered: bool,
+    uncertain: bool,
 }
 
+/// Mappings, ports or conversations that a limit must leave to each machine for it not to matter: a peer needs a few for
+/// each other peer, relay and STUN server.
+const PLENTY: usize = 64;
+
 impl Axes {
-    fn of(nat: &Translation) -> Axes {
+    /// Of a router with so many addresses outside and hosts inside.
+    fn of(nat: &Translation, addresses: usize, hosts: impl Fn() -> usize) -> Axes {
         match nat {
+            Translation::Axes(nat) if nat.pooling == Pooling::OneToOne => Axes {
+                mapping: Mapping::EndpointIndependent,
+                filtering: Filtering::EndpointIndependent,
+                guessable: false,
+                poisoned: false,
+                scattered: false,
+                // Who comes too late gets no address.
+                uncertain: hosts() > addresses,
+            },
             Translation::Axes(nat) => Axes {
                 mapping: nat.mapping,
                 filtering: nat.filtering,
                 guessable: nat.mapping != Mapping::EndpointIndependent
                     && nat.allocation != PortAllocation::Random,
                 poisoned: false,
+                scattered: nat.pooling == Pooling::Arbitrary,
+                uncertain: limited(nat)
+                    || (nat.allocation == PortAllocation::Preserving
+                        && nat.collision == Collision::Overload
+                        && hosts() > 1),
             },
             Translation::Linux(nat) => Axes::of_linux(nat),
         }
@@ -152,8 +185,22 @@ impl Axes {
             _ => Filtering::AddressAndPortDependent,
         };
         let poisoned = nat.input == InputPolicy::Accept && filtering != Filtering::EndpointIndependent;
-        Axes { mapping, filtering, guessable: nat.rule == LinuxRule::Sequential, poisoned }
+        Axes {
+            mapping,
+            filtering,
+            guessable: nat.rule == LinuxRule::Sequential,
+            poisoned,
+            scattered: false,
+            uncertain: false,
+        }
     }
+}
+
+/// Whether one of its limits may be met.
+fn limited(nat: &NatConfig) -> bool {
+    let range = usize::from(nat.ports.high).saturating_sub(nat.ports.low.into()) + 1;
+    let block = if nat.block == 0 { range } else { nat.block.into() };
+    nat.host_quota.min(range).min(block).min(nat.capacity / 16) < PLENTY
 }
 
 /// Whether a translator turns packets for its own addresses back inside.
@@ -164,11 +211,19 @@ fn hairpins(nat: &Translation) -> bool {
     }
 }
 
+/// Whether it does so with the sender's inside address.
+fn tells_inside(nat: &Translation) -> bool {
+    nat.axes().is_some_and(|nat| nat.hairpin == Hairpin::InternalSource)
+}
+
 /// Whether two classes that know each other's reflexive addresses connect.
 fn connects(a: Class, b: Class) -> Direct {
     let udp = a.udp.min(b.udp);
     if udp == Direct::No {
         return Direct::No;
+    }
+    if a.uncertain || b.uncertain {
+        return Direct::Perhaps;
     }
     let strictness = |c: Class| c.filtering as u8;
     let sure = match (a.varies(), b.varies()) {
@@ -178,7 +233,8 @@ fn connects(a: Class, b: Class) -> Direct {
         (false, true) => a.filtering != Filtering::AddressAndPortDependent,
         (true, true) => strictness(a) + strictness(b) <= 1,
     };
-    if sure && !a.poisoned && !b.poisoned {
+    let followed = |c: Class, other: Class| !c.wanders || other.filtering == Filtering::EndpointIndependent;
+    if sure && !a.poisoned && !b.poisoned && followed(a, b) && followed(b, a) {
         udp
     } else if sure || a.guessable || b.guessable || a.lax() || b.lax() {
         Direct::Perhaps
@@ -241,6 +297,19 @@ fn seen_by(router: &Router, family: Family) -> Option<Router> {
     Some(seen)
 }
 
+/// Whether a host is behind a router, however far.
+fn is_behind(scenario: &Scenario, host: &Host, router: &str) -> bool {
+    let mut at = &host.attached;
+    while let Attachment::Behind(name) = at {
+        if name == router {
+            return true;
+        }
+        let Some(outer) = scenario.routers.get(name) else { break };
+        at = &outer.uplink;
+    }
+    false
+}
+
 /// Whether the addresses of a network show that it is a LAN: private (RFC 1918, RFC 4193) or link-local, which a carrier's
 /// 100.64.0.0/10 (RFC 6598) and public addresses behind a firewall are not.
 fn is_private(ip: IpAddr) -> bool {
@@ -263,7 +332,7 @@ pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
     let by = [Family::V4, Family::V6].into_iter().filter_map(|family| {
         // Ports are opened for IPv4 only.
         let asks = asks.map(|asks| asks && family == Family::V4);
-        Some(by_family(&chain(scenario, a, family)?, &chain(scenario, b, family)?, asks))
+        Some(by_family(scenario, &chain(scenario, a, family)?, &chain(scenario, b, family)?, asks))
     });
     let (direct, lan) =
         by.fold((Direct::No, false), |(best, lan), (direct, same)| (best.max(direct), lan | same));
@@ -272,11 +341,18 @@ pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
 
 /// Whether two hosts connect by one version of IP, and whether it stays inside one LAN. `asks`: which of them ask their routers
 /// to open a port.
-fn by_family(a: &[(&str, Router)], b: &[(&str, Router)], asks: [bool; 2]) -> (Direct, bool) {
+fn by_family(
+    scenario: &Scenario,
+    a: &[(&str, Router)],
+    b: &[(&str, Router)],
+    asks: [bool; 2],
+) -> (Direct, bool) {
     let shared = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x.0 == y.0).count();
     let (inner_a, inner_b) = (&a[..a.len() - shared], &b[..b.len() - shared]);
-    let class =
-        |boxes: &[(&str, Router)]| boxes.iter().fold(Class::OPEN, |class, (_, router)| class.through(router));
+    let class = |boxes: &[(&str, Router)]| {
+        let hosts = |router| scenario.hosts.values().filter(|host| is_behind(scenario, host, router)).count();
+        boxes.iter().fold(Class::OPEN, |class, (name, router)| class.through(router, || hosts(name)))
+    };
     if shared == 0 {
         let (plain_a, plain_b) = (class(a), class(b));
         let plain = connects(plain_a, plain_b);
@@ -300,7 +376,9 @@ fn by_family(a: &[(&str, Router)], b: &[(&str, Router)], asks: [bool; 2]) -> (Di
     let hairpin = turning.filter(|i| a[*i].1.nat.as_ref().is_some_and(hairpins));
     let around = hairpin.filter(|_| class(a).udp.min(class(b).udp) != Direct::No).map_or(Direct::No, |i| {
         let beyond = a.len() - 1 - i;
-        connects(class(&a[..=i]), class(&b[..b.len() - beyond]))
+        let around = connects(class(&a[..=i]), class(&b[..b.len() - beyond]));
+        // With the sender's inside address, answers take another way, which other filters and a LAN decide about.
+        if a[i].1.nat.as_ref().is_some_and(tells_inside) { around.min(Direct::Perhaps) } else { around }
     });
     let lans =
         [inner_a, inner_b].map(|inner| inner.first().map_or(&a[inner_a.len()].1, |(_, router)| router).lan.0);
@@ -320,7 +398,7 @@ fn opened(chain: &[(&str, Router)], plain: Class) -> Option<(Class, bool)> {
         return None;
     }
     let walls = |router: &Router| Router { nat: None, ..router.clone() };
-    let class = chain.iter().fold(Class::OPEN, |class, (_, router)| class.through(&walls(router)));
+    let class = chain.iter().fold(Class::OPEN, |class, (_, router)| class.through(&walls(router), || 1));
     let sure = gateway.forgets_after.is_none() && gateway.claimed_external.is_none();
     Some((Class { udp: plain.udp, ..class }, sure))
 }
@@ -341,7 +419,8 @@ fn inside(
     [class_a, class_b]: [Class; 2],
 ) -> Direct {
     let ((inner_a, outer), inner_b) = (a.split_at(a.len() - shared), &b[..b.len() - shared]);
-    let seen = !translates(outer) && outer.iter().all(|(_, r)| Class::OPEN.through(r).udp != Direct::No);
+    let seen =
+        !translates(outer) && outer.iter().all(|(_, r)| Class::OPEN.through(r, || 1).udp != Direct::No);
     match (translates(inner_a), translates(inner_b)) {
         (false, false) => connects(class_a, class_b),
         (true, true) if seen => connects(class_a, class_b),

@@ -7,7 +7,7 @@ use nat::{Hairpin, LinuxConfig, NatConfig, Timeouts, Translation};
 
 use super::error::{Problems, suggest};
 use super::file;
-use super::value::{Either, Presets, Refresh, Sugar, Val, Word};
+use super::value::{Either, PerSecond, Presets, Quota, Refresh, Sugar, Val, Word};
 
 /// The name of a configuration that is no preset.
 pub(super) const CUSTOM: &str = "custom";
@@ -37,6 +37,33 @@ pub(super) fn set<T>(slot: &mut T, value: Option<Val<T>>, problems: &mut Problem
 pub(super) fn set_word<T>(slot: &mut T, value: Option<Val<Word<T>>>, problems: &mut Problems<'_>) {
     if let Some(Word(value)) = take(value, problems) {
         *slot = value;
+    }
+}
+
+/// The same for a word that need not be there.
+fn set_some<T>(slot: &mut Option<T>, value: Option<Val<Word<T>>>, problems: &mut Problems<'_>) {
+    if let Some(Word(value)) = take(value, problems) {
+        *slot = Some(value);
+    }
+}
+
+/// The same for a number within limits.
+fn set_number(
+    slot: &mut u16,
+    value: Option<Val<u64>>,
+    limits: std::ops::RangeInclusive<u16>,
+    what: &str,
+    problems: &mut Problems<'_>,
+) {
+    let span = value.as_ref().map_or(0..0, |value| value.span.clone());
+    let Some(value) = take(value, problems) else { return };
+    match u16::try_from(value) {
+        Ok(value) if limits.contains(&value) => *slot = value,
+        _ => problems.add(
+            span,
+            format!("{what} of {value} ports is none"),
+            format!("write {} to {}", limits.start(), limits.end()),
+        ),
     }
 }
 
@@ -148,7 +175,23 @@ fn linux(mut config: LinuxConfig, table: file::Nat, problems: &mut Problems<'_>)
             ("mapping", span(table.mapping.as_ref())),
             ("filtering", span(table.filtering.as_ref())),
             ("ports", span(table.ports.as_ref())),
+            ("tcp-mapping", span(table.tcp_mapping.as_ref())),
+            ("tcp-filtering", span(table.tcp_filtering.as_ref())),
+            ("collision", span(table.collision.as_ref())),
+            ("step", span(table.step.as_ref())),
+            ("other-traffic", span(table.other_traffic.as_ref())),
+            ("parity", span(table.parity.as_ref())),
+            ("block", span(table.block.as_ref())),
+            ("pooling", span(table.pooling.as_ref())),
+            ("unsolicited", span(table.unsolicited.as_ref())),
+            ("syn-hold", span(table.syn_hold.as_ref())),
             ("refresh", span(table.refresh.as_ref())),
+            ("mapped-outbound", span(table.mapped_outbound.as_ref())),
+            ("hold-down", span(table.hold_down.as_ref())),
+            ("host-quota", span(table.host_quota.as_ref())),
+            ("when-full", span(table.when_full.as_ref())),
+            ("exhausted", span(table.exhausted.as_ref())),
+            ("fragments", span(table.fragments.as_ref())),
         ],
         "follows from the rule of the Linux kernel",
         "leave it away, choose another `rule`, or describe the NAT by its axes alone",
@@ -202,11 +245,23 @@ fn axes(mut config: NatConfig, table: file::Nat, problems: &mut Problems<'_>) ->
     );
     set_word(&mut config.mapping, table.mapping, problems);
     set_word(&mut config.filtering, table.filtering, problems);
+    set_some(&mut config.tcp_mapping, table.tcp_mapping, problems);
+    set_some(&mut config.tcp_filtering, table.tcp_filtering, problems);
     set_word(&mut config.allocation, table.ports, problems);
+    set_word(&mut config.collision, table.collision, problems);
+    set_number(&mut config.step, table.step, 1..=u16::MAX, "a step", problems);
+    if let Some(PerSecond(rate)) = take(table.other_traffic, problems) {
+        config.other_traffic = rate;
+    }
+    set(&mut config.parity, table.parity, problems);
+    set_number(&mut config.block, table.block, 0..=u16::MAX, "a block", problems);
+    set_word(&mut config.pooling, table.pooling, problems);
     if let Some(ports) = take(table.port_range, problems) {
         config.ports = ports.0;
     }
     set_word(&mut config.hairpin, table.hairpin, problems);
+    set_word(&mut config.unsolicited, table.unsolicited, problems);
+    set(&mut config.syn_hold, table.syn_hold, problems);
     Times {
         udp: table.udp_timeout,
         udp_unreplied: table.udp_unreplied_timeout,
@@ -223,6 +278,13 @@ fn axes(mut config: NatConfig, table: file::Nat, problems: &mut Problems<'_>) ->
     }
     set(&mut config.tcp_pickup, table.tcp_pickup, problems);
     set(&mut config.mapped_outbound, table.mapped_outbound, problems);
+    set(&mut config.hold_down, table.hold_down, problems);
+    if let Some(Quota(quota)) = take(table.host_quota, problems) {
+        config.host_quota = quota;
+    }
+    set_word(&mut config.when_full, table.when_full, problems);
+    set_word(&mut config.exhausted, table.exhausted, problems);
+    set_word(&mut config.fragments, table.fragments, problems);
     set_capacity(&mut config.capacity, table.capacity, problems);
     config
 }

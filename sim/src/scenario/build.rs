@@ -404,10 +404,12 @@ impl Builder<'_, '_> {
             let lan_span = spec.lan.as_ref().map_or(span.clone(), |lan| lan.span.clone());
             let lan = take(spec.lan, self.problems).map(|lan| lan.0);
             let address = take(spec.address, self.problems);
+            let addresses = self.pool(spec.addresses);
             let Some(uplink) = uplink else { continue };
             let router = Router {
                 uplink,
                 address,
+                addresses,
                 // Settled below, when the network outside is known.
                 lan: lan.unwrap_or((IpAddr::from([0, 0, 0, 0]), 0)),
                 nat,
@@ -421,6 +423,19 @@ impl Builder<'_, '_> {
             waiting.insert(name, Waiting { router, lan, span: lan_span, v6 });
         }
         self.outer_first(waiting, &has_routers)
+    }
+
+    /// How many addresses a router has.
+    fn pool(&mut self, addresses: Option<Val<u64>>) -> u32 {
+        let span = addresses.as_ref().map_or(0..0, |addresses| addresses.span.clone());
+        match take(addresses, self.problems) {
+            None => 1,
+            Some(count @ 1..=256) => count as u32,
+            Some(count) => {
+                self.problems.add(span, format!("a router cannot have {count} addresses"), "write 1 to 256");
+                1
+            }
+        }
     }
 
     /// Puts outer routers before inner ones, and settles their inside networks on the way.

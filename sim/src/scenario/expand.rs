@@ -32,6 +32,9 @@ pub fn expanded(scenario: &Scenario) -> String {
         let _ = write!(out, "\n[router.{}]\n", name(router));
         attachment(&mut out, &spec.uplink);
         address(&mut out, spec.address);
+        if spec.addresses != 1 {
+            key(&mut out, "addresses", &spec.addresses.to_string());
+        }
         if !spec.is_nat64() {
             key(&mut out, "lan", &format!("\"{}/{}\"", spec.lan.0, spec.lan.1));
         }
@@ -323,20 +326,38 @@ fn axes_table(nat: &NatConfig, name: &str) -> String {
     let refresh = Refresh { outbound: nat.refresh_outbound, inbound: nat.refresh_inbound };
     let refresh =
         Refresh::all().into_iter().find(|(_, known)| *known == refresh).map_or("both", |(word, _)| word);
+    let quota = match nat.host_quota {
+        usize::MAX => text("unlimited"),
+        quota => quota.to_string(),
+    };
     let mut pairs = preset(name);
+    pairs.extend([("mapping", word(nat.mapping.as_str())), ("filtering", word(nat.filtering.as_str()))]);
+    pairs.extend(nat.tcp_mapping.map(|mapping| ("tcp-mapping", word(mapping.as_str()))));
+    pairs.extend(nat.tcp_filtering.map(|filtering| ("tcp-filtering", word(filtering.as_str()))));
     pairs.extend([
-        ("mapping", word(nat.mapping.as_str())),
-        ("filtering", word(nat.filtering.as_str())),
         ("ports", word(nat.allocation.as_str())),
+        ("collision", word(nat.collision.as_str())),
+        ("step", nat.step.max(1).to_string()),
+        ("other-traffic", format!("\"{}/s\"", nat.other_traffic)),
+        ("parity", nat.parity.to_string()),
+        ("block", nat.block.to_string()),
         ("port-range", word(&nat.ports.to_string())),
+        ("pooling", word(nat.pooling.as_str())),
         ("hairpin", word(nat.hairpin.as_str())),
+        ("unsolicited", word(nat.unsolicited.as_str())),
+        ("syn-hold", duration(nat.syn_hold)),
     ]);
     pairs.extend(timeouts(&nat.timeouts));
     pairs.extend([
         ("refresh", word(refresh)),
         ("tcp-pickup", nat.tcp_pickup.to_string()),
         ("mapped-outbound", nat.mapped_outbound.to_string()),
+        ("hold-down", duration(nat.hold_down)),
+        ("host-quota", quota),
+        ("exhausted", word(nat.exhausted.as_str())),
+        ("fragments", word(nat.fragments.as_str())),
         ("capacity", nat.capacity.to_string()),
+        ("when-full", word(nat.when_full.as_str())),
     ]);
     inline(&pairs)
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use link::{Aqm, Jitter, Late, Loss, StepTo};
 use nat::{
-    Filtering, ForwardPolicy, Hairpin, Inbound, InboundRefusal, InputPolicy, LinuxRule, Mapping,
-    PortAllocation, Refusal,
+    Collision, Exhausted, Filtering, ForwardPolicy, Fragments, Hairpin, Inbound, InboundRefusal, InputPolicy,
+    LinuxRule, Mapping, Pooling, PortAllocation, Refusal, Unsolicited, WhenFull,
 };
 use portmap::Protocol;
 use portmap::gateway::Conduct;
@@ -21,7 +21,9 @@ use super::filter::{Burst, Filter, Most, Pace, Terms};
 use super::ipv6::WayWord;
 use super::links::{Delay, FileName, Mtu, Pmtud};
 use super::model::{Families, ProxyLogin};
-use super::value::{Both, Ports, Prefix, Queue, Rate, Ratio, Refresh, Size, Sugar, Udp, Val, Word};
+use super::value::{
+    Both, PerSecond, Ports, Prefix, Queue, Quota, Rate, Ratio, Refresh, Size, Sugar, Udp, Val, Word,
+};
 use pref64::Pref64;
 
 /// A network, what happens in it, and what must come of it.
@@ -94,6 +96,8 @@ pub(super) struct Router {
     pub(super) behind: Option<Val<String>>,
     /// Its address on the uplink. Default: the next free one.
     pub(super) address: Option<Val<IpAddr>>,
+    /// How many addresses its translation gives out: the one above, and the next free ones. Default: 1.
+    pub(super) addresses: Option<Val<u64>>,
     /// Its inside network. Default: 192.168.1.0/24, or 100.64.0.0/10 with routers behind it (RFC 6598), or the first of
     /// 192.168.2.0/24 … that is not the network it is attached to. Without translation: a network of public addresses
     /// on the internet, one of 10.0.0.0/8 behind another router.
@@ -163,12 +167,35 @@ pub(super) struct Nat {
     pub(super) mapping: Option<Val<Word<Mapping>>>,
     /// Who may send to a binding (RFC 4787 §5).
     pub(super) filtering: Option<Val<Word<Filtering>>>,
+    /// The mapping for TCP. Default: the same.
+    pub(super) tcp_mapping: Option<Val<Word<Mapping>>>,
+    /// The filtering for TCP. Default: the same.
+    pub(super) tcp_filtering: Option<Val<Word<Filtering>>>,
     /// How external ports are chosen (RFC 4787 §4.2).
     pub(super) ports: Option<Val<Word<PortAllocation>>>,
+    /// What a preserving allocation does where the inside port is taken (RFC 4787 §4.2.1). Default: next-free.
+    pub(super) collision: Option<Val<Word<Collision>>>,
+    /// How far a sequential allocation moves on for each mapping. Default: 1.
+    pub(super) step: Option<Val<u64>>,
+    /// Mappings that other subscribers make, which move a sequential allocation on: "20/s". Default: "0/s".
+    pub(super) other_traffic: Option<Val<PerSecond>>,
+    /// Whether even inside ports get even external ones, and odd ones odd ones (RFC 4787 REQ-4). Default: false.
+    pub(super) parity: Option<Val<bool>>,
+    /// Ports that a machine or router behind it has to itself, all from one block (RFC 7422); 0 = the ports are
+    /// everybody's. Default: 0.
+    pub(super) block: Option<Val<u64>>,
+    /// Which of the router's several addresses a mapping gets, or "one-to-one": an address for each machine, all ports its
+    /// own (RFC 2663 §4.1.1). Default: paired.
+    pub(super) pooling: Option<Val<Word<Pooling>>>,
     /// The ports that sequential and random allocation hand out.
     pub(super) port_range: Option<Val<Ports>>,
     /// Packets from inside for the router's own external address (RFC 4787 §6).
     pub(super) hairpin: Option<Val<Word<Hairpin>>>,
+    /// What the router says to packets from outside that it lets not pass. Default: drop, nothing.
+    pub(super) unsolicited: Option<Val<Word<Unsolicited>>>,
+    /// How long a SYN from outside waits for one from inside before ICMP answers it (RFC 5382 REQ-4: 6s at least).
+    /// Default: 0s, it is treated like other packets.
+    pub(super) syn_hold: Option<Val<Duration>>,
     /// How long a silent UDP conversation is remembered; sets the next two.
     pub(super) udp_timeout: Option<Val<Duration>>,
     /// The same, while nothing has come back.
@@ -190,6 +217,16 @@ pub(super) struct Nat {
     /// Whether what a machine sends by itself leaves from a port that it asked the router to map; otherwise only answers
     /// do. Default: true.
     pub(super) mapped_outbound: Option<Val<bool>>,
+    /// How long a port rests after its mapping before another may have it (RFC 6888 REQ-8: 120s). Default: 0s.
+    pub(super) hold_down: Option<Val<Duration>>,
+    /// How many mappings a machine or router behind it may have at a time (RFC 6888 REQ-4), or "unlimited", the default.
+    pub(super) host_quota: Option<Val<Quota>>,
+    /// What happens to a new conversation when the table is full. Default: refuse-new.
+    pub(super) when_full: Option<Val<Word<WhenFull>>>,
+    /// What a machine inside is told when there is no room for it. Default: drop, nothing.
+    pub(super) exhausted: Option<Val<Word<Exhausted>>>,
+    /// Which fragments of IP packets pass (RFC 4787 REQ-14). Default: any-order.
+    pub(super) fragments: Option<Val<Word<Fragments>>>,
     /// How many conversations it can remember.
     pub(super) capacity: Option<Val<u64>>,
     /// Translation as the Linux kernel does it, by this rule of nftables. It goes with the keys below and with

@@ -87,6 +87,8 @@ pub struct Router {
     pub uplink: Attachment,
     /// Address on its uplink; chosen when the scenario does not say.
     pub address: Option<IpAddr>,
+    /// How many addresses its translation gives out, its own and the next free ones; 1 at least.
+    pub addresses: u32,
     /// Its inside network, e.g. 192.168.1.0/24: address of the network and prefix length. At a NAT64 the one of IPv6.
     pub lan: (IpAddr, u8),
     /// Address translation; `None` = it routes without translating.

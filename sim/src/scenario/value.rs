@@ -503,6 +503,12 @@ words!(nat::Mapping, "a mapping behaviour", "endpoint-independent");
 words!(nat::Filtering, "a filtering behaviour", "address-and-port-dependent");
 words!(nat::PortAllocation, "a port allocation", "preserving");
 words!(nat::Hairpin, "a hairpin behaviour", "external-source");
+words!(nat::Collision, "a collision behaviour", "next-free");
+words!(nat::Pooling, "an address pooling", "paired");
+words!(nat::Unsolicited, "an answer to unsolicited packets", "drop");
+words!(nat::Exhausted, "an answer when exhausted", "drop");
+words!(nat::WhenFull, "a behaviour when full", "refuse-new");
+words!(nat::Fragments, "a fragment behaviour", "any-order");
 
 words!(nat::LinuxRule, "a translation rule of Linux", "masquerade");
 words!(nat::InputPolicy, "an input policy", "drop");
@@ -585,5 +591,62 @@ impl Value for Ports {
             return Err(Bad::new(format!("`{text}` holds no ports"), help));
         }
         Ok(Ports(nat::PortRange { low, high }))
+    }
+}
+
+/// How many mappings a machine may have: a number, or "unlimited".
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quota(pub(super) usize);
+
+impl Value for Quota {
+    const WHAT: &'static str = "a number of mappings, or \"unlimited\"";
+    const EXAMPLE: &'static str = "64";
+
+    fn text(text: &str) -> Result<Self, Bad> {
+        match text {
+            "unlimited" => Ok(Quota(usize::MAX)),
+            _ => Err(Bad::new(format!("`{text}` is not a number of mappings"), "write 64, or \"unlimited\"")),
+        }
+    }
+
+    fn number(value: i64) -> Result<Self, Bad> {
+        match usize::try_from(value) {
+            Ok(quota @ 1..=65_536) => Ok(Quota(quota)),
+            _ => Err(Bad::new(
+                format!("a machine cannot have {value} mappings"),
+                "write 1 to 65536, or \"unlimited\"",
+            )),
+        }
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 65_536 }, { "enum": ["unlimited"] }] })
+    }
+}
+
+/// How often something happens: "20/s".
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PerSecond(pub(super) u32);
+
+impl Value for PerSecond {
+    const WHAT: &'static str = "a number in a second";
+    const EXAMPLE: &'static str = "\"20/s\"";
+
+    fn text(text: &str) -> Result<Self, Bad> {
+        let malformed =
+            || Bad::new(format!("`{text}` is not a number in a second"), "write for example \"20/s\"");
+        let count = text.strip_suffix("/s").ok_or_else(malformed)?;
+        let count: u32 = count.trim().parse().map_err(|_| malformed())?;
+        if count > 1_000_000 {
+            return Err(Bad::new(
+                format!("`{text}` is more than any router makes"),
+                "write at most \"1000000/s\"",
+            ));
+        }
+        Ok(PerSecond(count))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": r"^\d+ ?/s$", "examples": ["20/s"] })
     }
 }

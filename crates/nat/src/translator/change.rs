@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::{NONE, Nat, Owner};
-use crate::key::{Key, bits};
-use crate::ports::PortSet;
-use crate::{Ended, Filtering, NatConfig};
+use super::Nat;
+use super::bindings::{Binding, NONE, Owner};
+use crate::key::bits;
+use crate::{Ended, Filtering, NatConfig, Proto};
 
 impl Nat {
     /// Behaves otherwise from now on, with the bindings and conversations that it has. To forget them as well, call
@@ -18,7 +18,8 @@ impl Nat {
     /// each binding was made for, and of no other.
     pub fn set_config(&mut self, config: NatConfig) {
         self.sessions.configure(&config.timeouts, config.capacity);
-        self.next_port = self.next_port.clamp(config.ports.low, config.ports.high.max(config.ports.low));
+        self.mapping = Proto::ALL.map(|proto| config.mapping_of(proto));
+        self.filtering = Proto::ALL.map(|proto| config.filtering_of(proto));
         self.config = config;
         self.index();
         self.recollect();
@@ -28,7 +29,9 @@ impl Nat {
     pub fn set_external(&mut self, external: Vec<IpAddr>, now: Instant) {
         let now = self.epoch.ns(now);
         self.expire(now);
+        self.owners.resize(external.len(), None);
         self.external = external;
+        self.ports.wake();
         let lost: Vec<u32> = (self.bindings.iter())
             .filter(|(_, binding)| !self.external.contains(&binding.external.ip()))
             .map(|(slot, _)| slot as u32)
@@ -66,21 +69,18 @@ impl Nat {
     fn index(&mut self) {
         self.by_inside.clear();
         self.by_external.clear();
-        self.taken = (0..self.external.len() * 3).map(|_| None).collect();
+        self.by_host.clear();
+        self.ports.restart(self.external.len());
         let mut slots: Vec<(u64, u32)> =
             self.bindings.iter().map(|(slot, binding)| (binding.serial, slot as u32)).collect();
         slots.sort_unstable();
         for (_, slot) in slots {
-            let binding = &self.bindings[slot as usize];
-            let (proto, inside, external, remote) =
-                (binding.proto, binding.inside, binding.external, binding.remote);
-            let (address, own) = (binding.address, remote.port() != 0 || binding.lease == 0);
-            self.by_external.insert(Key::of(proto, external), slot);
-            if own {
+            self.enter(slot);
+            let Binding { proto, inside, remote, lease, .. } = self.bindings[slot as usize];
+            // What somebody asked for, and no packet, is not found by packets.
+            if remote.port() != 0 || lease == 0 {
                 self.by_inside.insert(self.inside_key(proto, inside, remote), slot);
             }
-            let taken = &mut self.taken[address * 3 + proto as usize];
-            taken.get_or_insert_with(PortSet::new).insert(external.port());
         }
     }
 
@@ -93,7 +93,8 @@ impl Nat {
             binding.last = NONE;
             let mut remote = (ip, port);
             let known: SocketAddr = binding.remote;
-            if remote == (0, 0) && self.config.filtering != Filtering::EndpointIndependent {
+            let filtering = self.filtering[binding.proto as usize];
+            if remote == (0, 0) && filtering != Filtering::EndpointIndependent {
                 remote = (bits(known.ip()), known.port());
             }
             if self.conversations.contains_key(&(slot, remote.1, remote.0)) {
@@ -104,7 +105,7 @@ impl Nat {
             }
             *self.sessions.owner_mut(session) = Owner { binding: slot, remote };
             self.conversations.insert((slot, remote.1, remote.0), session);
-            if self.config.filtering == Filtering::AddressDependent {
+            if filtering == Filtering::AddressDependent {
                 *self.contacted.entry((slot, remote.0)).or_insert(0) += 1;
             }
         }

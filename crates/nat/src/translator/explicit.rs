@@ -27,6 +27,9 @@ pub enum MapError {
     /// Every external port that the inside endpoint might get is taken.
     #[error("no external port is free")]
     NoFreePort,
+    /// The host inside has as many bindings as it may.
+    #[error("the host has as many mappings as it may")]
+    HostQuota,
     /// The NAT has no external address of that IP version.
     #[error("there is no external address of that kind")]
     NoExternalAddress,
@@ -73,22 +76,25 @@ impl Nat {
             nat.by_external.get(&Key::of(proto, external)).copied()
         };
         let explicit = self.explicit.get(&Key::of(proto, inside)).copied();
+        let own = self.own(proto, inside);
         let slot = match (wanted, explicit) {
             (Wanted::Exactly(0), _) => return Err(MapError::PortTaken),
             (Wanted::Exactly(port), _) => match holder(self, port) {
                 Some(slot) if self.bindings[slot as usize].inside == inside => slot,
-                Some(_) => return Err(MapError::PortTaken),
-                None => self.hold(proto, inside, address, port, now),
+                None if self.ports.is_free(address, proto, port, now) => {
+                    self.hold(proto, inside, address, port, now)?
+                }
+                _ => return Err(MapError::PortTaken),
             },
             (_, Some(slot)) => slot,
-            (Wanted::Prefer(port @ 1..), None) if holder(self, port).is_none() => {
-                self.hold(proto, inside, address, port, now)
+            (Wanted::Prefer(port @ 1..), None) if self.ports.is_free(address, proto, port, now) => {
+                self.hold(proto, inside, address, port, now)?
             }
-            (Wanted::Any | Wanted::Prefer(_), None) => match self.own(proto, inside) {
+            (Wanted::Any | Wanted::Prefer(_), None) => match own {
                 Some(slot) => slot,
                 None => {
-                    let port = self.free_port(proto, inside.port(), address).ok_or(MapError::NoFreePort)?;
-                    self.hold(proto, inside, address, port, now)
+                    let port = self.free_port(proto, inside, address, now).ok_or(MapError::NoFreePort)?;
+                    self.hold(proto, inside, address, port, now)?
                 }
             },
         };
@@ -126,19 +132,29 @@ impl Nat {
 
     /// The binding that packets gave to `inside`, where there is but one.
     fn own(&self, proto: Proto, inside: SocketAddr) -> Option<u32> {
-        let one = self.config.mapping == Mapping::EndpointIndependent;
+        let one = self.mapping[proto as usize] == Mapping::EndpointIndependent;
         self.by_inside.get(&Key::of(proto, inside)).copied().filter(|_| one)
     }
 
     /// A binding on a free port that no packet asked for.
-    fn hold(&mut self, proto: Proto, inside: SocketAddr, address: usize, port: u16, now: u64) -> u32 {
+    fn hold(
+        &mut self,
+        proto: Proto,
+        inside: SocketAddr,
+        address: usize,
+        port: u16,
+        now: u64,
+    ) -> Result<u32, MapError> {
+        if self.quota_used(inside) {
+            return Err(MapError::HostQuota);
+        }
         let external = SocketAddr::new(self.external[address], port);
         let nobody: IpAddr = match external.ip() {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let nobody = SocketAddr::new(nobody, 0);
-        self.install(proto, inside, nobody, address, external, now)
+        Ok(self.install(proto, inside, nobody, address, external, now))
     }
 
     /// The binding that was asked for and that a packet from `inside` to `remote` leaves by.
@@ -174,9 +190,7 @@ impl Nat {
         if self.config.mapped_outbound {
             return Ok(None);
         }
-        if self.sessions.is_full() {
-            return Err(DropReason::TableFull);
-        }
+        self.make_room(now)?;
         Ok(Some(self.open_conversation(slot, self.remote_key(proto, remote), now)))
     }
 
@@ -205,7 +219,7 @@ impl Nat {
         }
         if conversations == 0 {
             self.end_binding(slot, at, why);
-        } else if self.config.mapping == Mapping::EndpointIndependent {
+        } else if self.mapping[proto as usize] == Mapping::EndpointIndependent {
             let key = self.inside_key(proto, inside, remote);
             self.by_inside.entry(key).or_insert(slot);
         }

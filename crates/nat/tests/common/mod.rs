@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nat::{
-    Firewall, FirewallConfig, LinuxConfig, Middlebox, NatConfig, Packet, Proto, Side, TcpFlags, Translation,
-    Translator, Verdict,
+    Firewall, FirewallConfig, Fragment, LinuxConfig, Middlebox, NatConfig, Packet, Proto, Side, TcpFlags,
+    Translation, Translator, Verdict,
 };
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::SeedableRng as _;
@@ -20,6 +20,7 @@ pub(crate) struct Pkt {
     pub(crate) dst: SocketAddr,
     pub(crate) flags: Option<TcpFlags>,
     pub(crate) quoted: Option<Box<Pkt>>,
+    pub(crate) fragment: Option<Fragment>,
 }
 
 impl Packet for Pkt {
@@ -44,6 +45,9 @@ impl Packet for Pkt {
     fn wire_len(&self) -> usize {
         28
     }
+    fn fragment(&self) -> Option<Fragment> {
+        self.fragment
+    }
     fn quoted(&mut self) -> Option<&mut dyn Packet> {
         self.quoted.as_deref_mut().map(|quoted| quoted as &mut dyn Packet)
     }
@@ -54,7 +58,7 @@ pub(crate) fn ep(text: &str) -> SocketAddr {
 }
 
 pub(crate) fn udp(src: &str, dst: &str) -> Pkt {
-    Pkt { proto: Proto::Udp, src: ep(src), dst: ep(dst), flags: None, quoted: None }
+    Pkt { proto: Proto::Udp, src: ep(src), dst: ep(dst), flags: None, quoted: None, fragment: None }
 }
 
 pub(crate) fn echo(src: &str, dst: &str) -> Pkt {
