@@ -138,7 +138,7 @@ fn transport(proto: portmap::Proto) -> nat::Proto {
 fn refusal(error: nat::MapError) -> MapError {
     match error {
         nat::MapError::PortTaken => MapError::Taken,
-        nat::MapError::NoFreePort => MapError::Full,
+        nat::MapError::NoFreePort | nat::MapError::HostQuota => MapError::Full,
         nat::MapError::NoExternalAddress => MapError::Unsupported,
     }
 }
