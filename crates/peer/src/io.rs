@@ -38,6 +38,9 @@ pub enum Input<'a> {
         /// Its payload.
         data: &'a [u8],
     },
+    /// An ICMP error says that a datagram to this address was too big for its path. Anybody may have sent it: it makes the
+    /// peer measure the path.
+    TooBig(SocketAddr),
     /// A connection is open.
     Connected(ConnId),
     /// Bytes arrived on a connection.

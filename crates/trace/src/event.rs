@@ -324,7 +324,7 @@ pub enum Event {
         to: SocketAddr,
         /// How many went to this address in this round before this one.
         attempt: u32,
-        /// "check", "triggered", "keep-alive" or "liveness".
+        /// "check", "triggered", "keep-alive", "liveness" or "width" (as long as the packets that bring nothing back).
         why: Name,
     },
     /// A check was answered: the path works both ways.

@@ -2,6 +2,7 @@
 
 use super::app::{AppOutput, Apps, FlowSpec};
 use super::{ConnId, Input, Output, Program};
+use crate::packet::ErrorKind;
 use crate::world::{Epoch, nanos};
 use peer::{Peer, Transmit, Via};
 use std::collections::VecDeque;
@@ -164,6 +165,9 @@ impl Program for PeerProgram {
                 self.peer.handle(peer::Input::Writable(conn(id), space), now);
             }
             Input::Closed { conn: id } => self.peer.handle(peer::Input::Closed(conn(id)), now),
+            Input::Error { to, kind: ErrorKind::TooBig { .. }, .. } => {
+                self.peer.handle(peer::Input::TooBig(to), now);
+            }
             // A peer listens on no TCP port, and believes silence rather than an error that anybody may have sent.
             Input::Accepted { .. } | Input::Error { .. } | Input::Mapped { .. } => {}
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
+use super::width::{Measure, Width};
 use super::{Action, Best, Context, Outstanding, Paths, Round};
 use crate::candidate::{Candidate, is_usable};
 use crate::liveness::{Liveness, Rtt, Verdict};
@@ -28,7 +29,11 @@ impl Paths {
         // §7.2.5.2.1 wants one path both ways; where both mappings vary and a filter is open there is one each way only, and
         // both work. Tailscale takes such answers too (`handlePongConnLocked`, `wgengine/magicsock/endpoint.go`).
         let Some(index) = self.pings.iter().position(|ping| ping.tx == tx) else { return };
-        let Some(Outstanding { to, at, .. }) = self.pings.remove(index) else { return };
+        let Some(Outstanding { to, at, size, .. }) = self.pings.remove(index) else { return };
+        if size > 0 {
+            // Its round trip is that of a long packet, and would be compared with those of short ones.
+            return self.wide_enough(to, cx);
+        }
         let sample = cx.now.saturating_duration_since(at);
         if from != to {
             self.trigger(from, cx);
@@ -56,6 +61,8 @@ impl Paths {
             Some(best) if best.address == to => {
                 best.rtt = rtt;
                 best.live.answered(cx.now);
+                best.width.answered(cx.now);
+                self.run_width(cx);
             }
             _ => self.consider(to, rtt, cx),
         }
@@ -83,9 +90,13 @@ impl Paths {
                 }
             }
         };
-        if let Some(old) =
-            self.best.replace(Best { address, since: cx.now, rtt, live: Liveness::new(cx.now) })
-            && let Some(candidate) = self.candidates.get_mut(&old.address)
+        if let Some(old) = self.best.replace(Best {
+            address,
+            since: cx.now,
+            rtt,
+            live: Liveness::new(cx.now),
+            width: Width::default(),
+        }) && let Some(candidate) = self.candidates.get_mut(&old.address)
         {
             candidate.answered = None;
         }
@@ -140,11 +151,18 @@ impl Paths {
     pub(super) fn check(&mut self, to: SocketAddr, why: &'static str, cx: &mut Context<'_>) {
         if let Some(candidate) = self.candidates.get_mut(&to) {
             let attempt = candidate.check(cx.now);
-            self.ping(to, attempt, why, cx);
+            self.ping(to, attempt, why, 0, cx);
         }
     }
 
-    pub(super) fn ping(&mut self, to: SocketAddr, attempt: u32, why: &'static str, cx: &mut Context<'_>) {
+    pub(super) fn ping(
+        &mut self,
+        to: SocketAddr,
+        attempt: u32,
+        why: &'static str,
+        size: usize,
+        cx: &mut Context<'_>,
+    ) {
         let mut tx = [0; 12];
         cx.rng.fill_bytes(&mut tx);
         while self.pings.front().is_some_and(|ping| {
@@ -152,8 +170,8 @@ impl Paths {
         }) {
             self.pings.pop_front();
         }
-        self.pings.push_back(Outstanding { tx, to, at: cx.now });
-        self.actions.push_back(Action::Ping { to, tx, attempt, why });
+        self.pings.push_back(Outstanding { tx, to, at: cx.now, size });
+        self.actions.push_back(Action::Ping { to, tx, attempt, why, size });
     }
 
     // ---- rounds ----------------------------------------------------------------------------------
@@ -244,6 +262,30 @@ impl Paths {
         }
     }
 
+    /// A check of full length was answered.
+    fn wide_enough(&mut self, to: SocketAddr, cx: &Context<'_>) {
+        if let Some(best) = self.best.as_mut().filter(|best| best.address == to) {
+            best.live.answered(cx.now);
+            if best.width.proven() {
+                self.actions.push_back(Action::Narrow(false));
+            }
+        }
+    }
+
+    pub(super) fn run_width(&mut self, cx: &mut Context<'_>) {
+        let active = self.active(cx.now, cx.policy);
+        while let Some(best) = &mut self.best {
+            match best.width.handle_timeout(active, cx.policy.round_max, cx.now) {
+                Measure::Wait => return,
+                Measure::Probe { size, attempt } => {
+                    let to = best.address;
+                    self.ping(to, attempt, "width", size, cx);
+                }
+                Measure::Narrow => self.actions.push_back(Action::Narrow(true)),
+            }
+        }
+    }
+
     pub(super) fn run_liveness(&mut self, cx: &mut Context<'_>) {
         let active = self.active(cx.now, cx.policy);
         while let Some(best) = &mut self.best {
@@ -251,7 +293,7 @@ impl Paths {
                 Verdict::Wait => return,
                 Verdict::Probe { attempt, why } => {
                     let to = best.address;
-                    self.ping(to, attempt, why, cx);
+                    self.ping(to, attempt, why, 0, cx);
                 }
                 Verdict::Dead => {
                     if let Some(candidate) = self.candidates.get_mut(&best.address) {

@@ -41,8 +41,10 @@ pub(crate) struct Context<'a> {
 /// What [`Paths`] wants done or known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Send a ping.
-    Ping { to: SocketAddr, tx: [u8; 12], attempt: u32, why: &'static str },
+    /// Send a ping; `size`: at least that long, in bytes of UDP payload.
+    Ping { to: SocketAddr, tx: [u8; 12], attempt: u32, why: &'static str, size: usize },
+    /// Large packets cannot go on the selected path, or can again.
+    Narrow(bool),
     /// Send a call-me-maybe over the relay.
     Call,
     /// Ask for fresh reflexive addresses, if they are old.
@@ -64,6 +66,9 @@ pub(crate) enum Route {
 }
 
 mod checks;
+mod width;
+
+use width::Width;
 
 #[derive(Debug)]
 struct Best {
@@ -72,6 +77,7 @@ struct Best {
     since: Instant,
     rtt: Rtt,
     live: Liveness,
+    width: Width,
 }
 
 #[derive(Debug)]
@@ -89,6 +95,8 @@ struct Outstanding {
     tx: [u8; 12],
     to: SocketAddr,
     at: Instant,
+    /// Length that it was padded to, or 0.
+    size: usize,
 }
 
 /// All paths to one peer.
@@ -175,8 +183,12 @@ impl Paths {
     }
 
     /// Where a tunnel packet goes now. `data`: the other side need not answer it, but a living path would bring something.
-    pub(crate) fn route(&mut self, data: bool, now: Instant, policy: &Policy) -> Route {
+    /// `size`: its length, in bytes of UDP payload.
+    pub(crate) fn route(&mut self, data: bool, size: usize, now: Instant, policy: &Policy) -> Route {
         let Some(best) = &mut self.best else { return Route::Relay };
+        if data && !best.width.carries(size, now) {
+            return Route::Relay;
+        }
         if data {
             best.live.sent(now);
         }
@@ -210,7 +222,10 @@ impl Paths {
             return;
         };
         match &mut self.best {
-            Some(best) if best.address == from => best.live.heard(cx.now),
+            Some(best) if best.address == from => {
+                best.live.heard(cx.now);
+                best.width.heard();
+            }
             _ => {
                 let old = self.best.as_ref().map(|best| self.tier(best.address));
                 // The other side chose this address. Check it if it might be the better one.
@@ -218,6 +233,14 @@ impl Paths {
                     self.trigger(from, cx);
                 }
             }
+        }
+    }
+
+    /// An ICMP error says that a packet to this address was too big for the path.
+    pub(crate) fn too_big(&mut self, to: SocketAddr, cx: &mut Context<'_>) {
+        if let Some(best) = self.best.as_mut().filter(|best| best.address == to) {
+            best.width.told(cx.now);
+            self.run_width(cx);
         }
     }
 
@@ -345,12 +368,15 @@ impl Paths {
             _ => None,
         };
         let live = self.best.as_ref().and_then(|best| best.live.poll_timeout(best.rtt, active, policy));
-        let named = [(checks, "check"), (call, "call again"), (again, "next round")];
+        let width = self.best.as_ref().and_then(|best| best.width.poll_timeout(active, policy.round_max));
+        let named =
+            [(checks, "check"), (call, "call again"), (again, "next round"), (width, "width of the path")];
         named.into_iter().filter_map(|(at, why)| at.map(|at| (at, why))).chain(live).min()
     }
 
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         self.run_liveness(cx);
+        self.run_width(cx);
         self.run_checks(cx);
         let again = self.round_at.is_some_and(|at| at + self.backoff <= cx.now);
         if again && self.round.is_none() && self.best.is_none() && self.active(cx.now, cx.policy) {

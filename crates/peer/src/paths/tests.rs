@@ -108,7 +108,7 @@ impl Bench {
 
     fn route(&mut self) -> Route {
         let (now, policy) = (self.now, self.policy.clone());
-        self.paths.route(true, now, &policy)
+        self.paths.route(true, 128, now, &policy)
     }
 
     /// A pair with a direct path of 50 ms round trip, validated 50 ms after the start.

@@ -58,8 +58,9 @@ impl Peer {
         let Some(remote) = self.directory.get(id) else { return };
         let peer = remote.name.clone();
         match action {
-            Action::Ping { to, tx, attempt, why } => {
-                let ping = Message::Ping { tx, node_key: Some(self.node_key), padding: 0 };
+            Action::Ping { to, tx, attempt, why, size } => {
+                let padding = size.saturating_sub(disco::PING_LEN);
+                let ping = Message::Ping { tx, node_key: Some(self.node_key), padding };
                 if let Some(data) = self.seal(id, &ping) {
                     self.out.event(Event::Probe { peer, to, attempt, why });
                     self.out.datagram(to, data);
@@ -76,6 +77,14 @@ impl Peer {
                 self.out.event(Event::Candidates { peer, candidates: vec![address], via: "peer-reflexive" });
             }
             Action::Validated { address, rtt } => self.out.event(Event::Validated { peer, address, rtt }),
+            Action::Narrow(narrow) => {
+                let what = if narrow {
+                    "the direct path loses large packets, which go over the relay"
+                } else {
+                    "the direct path carries large packets again"
+                };
+                self.out.warn(format!("{what}: {peer}"));
+            }
             Action::Moved { reason } => {
                 self.tell_path(id, reason);
                 if self.relay_of(id).is_none_or(|region| !self.relays.is_up(region)) {

@@ -141,6 +141,7 @@ impl Peer {
             }
             Input::Closed(conn) if self.portmap.owns(conn) => self.portmap.closed(env!(self, now)),
             Input::Datagram { from, data } => self.datagram(from, data, now),
+            Input::TooBig(to) => self.too_big(to, now),
             Input::Connected(conn) if self.signalling.owns(conn) => {
                 self.signalling.connected(env!(self, now));
             }

@@ -118,9 +118,17 @@ impl Peer {
         }
     }
 
+    /// An ICMP error says that a datagram was too big.
+    pub(super) fn too_big(&mut self, to: SocketAddr, now: Instant) {
+        let to = self.out.reach.meant(to);
+        for id in self.directory.live_ids() {
+            self.with_paths(id, now, |paths, cx| paths.too_big(to, cx));
+        }
+    }
+
     pub(super) fn send_tunnel(&mut self, id: u32, data: Bytes, kind: Kind, now: Instant) {
         let Some((_, _, live)) = self.directory.live_mut(id) else { return };
-        let route = live.paths.route(kind == Kind::Data, now, &self.policy);
+        let route = live.paths.route(kind == Kind::Data, data.len(), now, &self.policy);
         let deadline = live.paths.poll_timeout(now, &self.policy);
         self.directory.schedule(id, deadline);
         match route {
