@@ -19,7 +19,7 @@ const STEP_MS: u64 = 500;
 const BITS: u64 = 1500 * 8;
 
 /// The lines of the trace.
-pub fn trace() -> String {
+pub(crate) fn trace() -> String {
     let mut rng = Pcg64Mcg::seed_from_u64(3);
     let (mut rate_bps, mut owed, mut out) = (1_500_000_u64, 0, String::new());
     for ms in 1..=LENGTH_MS {

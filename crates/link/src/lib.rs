@@ -302,7 +302,7 @@ impl Link {
         }
         let delay = to_ns(self.config.delay);
         let arrival = slot.end.saturating_add(self.config.jitter.vary(delay, &mut self.rng));
-        self.arrive(arrival, slot.start - now_ns)
+        self.arrive(epoch, arrival, slot.start - now_ns)
     }
 
     /// When [`Self::handle_timeout`] has something to do: a packet leaves the managed queue.
@@ -337,24 +337,12 @@ impl Link {
 
     /// A packet that arrives at `arrival`, or with its predecessor.
     #[inline(always)]
-    fn arrive(&mut self, mut arrival: u64, queued: u64) -> Sent {
+    fn arrive(&mut self, epoch: Instant, mut arrival: u64, queued: u64) -> Sent {
         if !self.config.may_reorder {
             arrival = arrival.max(self.last_arrival);
         }
         self.last_arrival = self.last_arrival.max(arrival);
-        self.delivered(arrival, queued)
-    }
-
-    #[inline(always)]
-    fn delivered(&self, arrival: u64, queued: u64) -> Sent {
-        match self.epoch.and_then(|epoch| epoch.checked_add(Duration::from_nanos(arrival))) {
-            Some(at) => {
-                let queued = Duration::from_nanos(queued);
-                Sent::Deliver { at, queued, marked: false, twice: false }
-            }
-            // Beyond what the clock can say: it never arrives.
-            None => Sent::Drop(DropReason::Loss),
-        }
+        delivered(epoch, arrival, queued)
     }
 }
 
@@ -490,17 +478,30 @@ impl Link {
         let arrival = slot.end.saturating_add(self.config.jitter.vary(delay, &mut self.rng));
         let queued = slot.start.saturating_sub(since);
         let late = self.config.late;
+        let Some(epoch) = self.epoch else { return Sent::Drop(DropReason::Down) };
         let mut sent = if late.share.hits(&mut self.rng) {
             // Nobody waits for it.
-            self.delivered(arrival.saturating_add(to_ns(late.by)), queued)
+            delivered(epoch, arrival.saturating_add(to_ns(late.by)), queued)
         } else {
-            self.arrive(arrival, queued)
+            self.arrive(epoch, arrival, queued)
         };
         if let Sent::Deliver { marked: mark, twice, .. } = &mut sent {
             *mark = marked;
             *twice = self.config.duplicate.hits(&mut self.rng);
         }
         sent
+    }
+}
+
+/// It arrives, unless that is beyond what the clock can say.
+#[inline(always)]
+fn delivered(epoch: Instant, arrival: u64, queued: u64) -> Sent {
+    match epoch.checked_add(Duration::from_nanos(arrival)) {
+        Some(at) => {
+            let queued = Duration::from_nanos(queued);
+            Sent::Deliver { at, queued, marked: false, twice: false }
+        }
+        None => Sent::Drop(DropReason::Loss),
     }
 }
 

@@ -248,7 +248,7 @@ pub enum Action {
         /// Host, router or server.
         node: String,
         /// New properties.
-        link: Access,
+        link: Box<Access>,
     },
     /// The cable of a node is cut or mended.
     SetLink {

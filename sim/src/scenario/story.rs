@@ -263,7 +263,7 @@ impl Builder<'_, '_> {
             let cable = cables.get_mut(&node)?;
             let link = cable::change(change, cable, self.problems);
             before = Some(std::mem::replace(cable, link.clone()));
-            Action::ChangeLink { node, link }
+            Action::ChangeLink { node, link: Box::new(link) }
         } else if let Some((node, up)) =
             down.map(|node| (node, false)).or_else(|| up.map(|node| (node, true)))
         {
