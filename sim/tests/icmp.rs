@@ -101,7 +101,7 @@ fn heard(
     let quiet = Options { log: false, ..logged };
     // What happens does not depend on who watches.
     let [with, without] = [logged, quiet].map(|options| {
-        let mut world = World::bare(&scenario, &topology, Seed(1), options);
+        let mut world = World::bare(&scenario, &topology, Seed(1), options).expect("a world");
         let (prober, heard) = Prober::boxed(to, sizes, every);
         world.add_program(host, prober).expect("a host");
         world.run_until(60 * SEC);
@@ -190,7 +190,7 @@ fn hairpinned(building: &str, carrier: &str, to: &str) -> Vec<SocketAddr> {
     );
     let scenario = scenario(&text);
     let topology = Topology::new(&scenario).expect("a sound network");
-    let mut world = World::bare(&scenario, &topology, Seed(1), Options::default());
+    let mut world = World::bare(&scenario, &topology, Seed(1), Options::default()).expect("a world");
     // What flappie sends first makes bindings that keep its port at every layer, open to anybody.
     let (flappie, heard) = Prober::boxed("33.0.0.2:9", &[1], SEC);
     world.add_program("flappie", flappie).expect("a host");

@@ -76,7 +76,7 @@ fn world() -> World {
          host.takkie = { behind = \"home\" }\nhost.binkie = { behind = \"home\" }\nhost.flappie = { region = \"eu-west\" }",
     );
     let topology = Topology::new(&scenario).expect("a sound network");
-    World::bare(&scenario, &topology, Seed(1), Options::default())
+    World::bare(&scenario, &topology, Seed(1), Options::default()).expect("a world")
 }
 
 fn run(world: &mut World) -> Vec<(String, String)> {

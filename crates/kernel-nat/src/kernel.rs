@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use nat::{
-    Answer, DropReason, Event, Forgotten, LinuxNat, Middlebox, Packet, Proto, Side, Translation, Verdict,
+    Answer, DropReason, Event, Foreign, Forgotten, LinuxNat, MapError, Mapped, Middlebox, Packet, Proto,
+    Side, Translation, Verdict, Wanted,
 };
 use rand_pcg::Pcg64Mcg;
 use tun_rs::SyncDevice;
@@ -39,6 +40,8 @@ pub struct KernelNat {
     disagreements: u64,
     first: Option<String>,
     failure: Option<io::Error>,
+    /// Whether somebody has asked for one.
+    redirections: bool,
 }
 
 impl fmt::Debug for KernelNat {
@@ -71,6 +74,7 @@ impl KernelNat {
             disagreements: 0,
             first: None,
             failure: None,
+            redirections: false,
         })
     }
 
@@ -109,7 +113,14 @@ impl KernelNat {
                         "delete element ip box contacted {{ {proto} . {ip} . {port} . {remote} }}"
                     );
                 }
-                Forgotten::Host { .. } | Forgotten::Contact { .. } => {}
+                Forgotten::Redirection { proto, external } if proto != Proto::Icmp => {
+                    let (ip, port) = (external.ip(), external.port());
+                    for table in ["redirections", "redirected"] {
+                        let _ =
+                            writeln!(elements, "delete element ip box {table} {{ {proto} . {ip} . {port} }}");
+                    }
+                }
+                Forgotten::Host { .. } | Forgotten::Contact { .. } | Forgotten::Redirection { .. } => {}
             }
         }
         if !elements.is_empty() {
@@ -220,9 +231,16 @@ impl Middlebox for KernelNat {
         self.shadow.clear();
         let flushed = self.conntrack.flush();
         self.note(flushed);
+        let mut text = String::new();
+        if self.redirections {
+            self.redirections = false;
+            text.push_str("flush map ip box redirections\nflush set ip box redirected\n");
+        }
         if self.shadow.config().rule.has_map() {
-            let text = "flush map ip box hosts\nflush set ip box contacted\n";
-            let flushed = self.namespace.nft(text).map_err(io::Error::other);
+            text.push_str("flush map ip box hosts\nflush set ip box contacted\n");
+        }
+        if !text.is_empty() {
+            let flushed = self.namespace.nft(&text).map_err(io::Error::other);
             self.note(flushed);
         }
     }
@@ -245,10 +263,103 @@ impl Middlebox for KernelNat {
     }
 }
 
-/// The conversations between inside and outside, as the model beside the kernel knows them.
-impl KernelNat {
-    /// Protocol, inside, external and remote endpoint. In no particular order, but in the same one in each run.
-    pub fn bindings(&self) -> impl Iterator<Item = (Proto, SocketAddr, SocketAddr, SocketAddr)> + '_ {
-        self.shadow.bindings()
+impl Foreign for KernelNat {
+    fn external(&self) -> &[IpAddr] {
+        self.shadow.external()
     }
+
+    fn conversations(&self) -> usize {
+        self.shadow.conversations()
+    }
+
+    fn bindings(&self) -> Box<dyn Iterator<Item = (Proto, SocketAddr, SocketAddr, SocketAddr)> + '_> {
+        Box::new(self.shadow.bindings())
+    }
+
+    /// Writes the rules anew. What the kernel knows of conversations stays; the maps of hosts are empty again.
+    fn set_config(&mut self, translation: Translation) {
+        match express(&translation, self.shadow.external()) {
+            Ok(config) => {
+                self.shadow.set_config(config);
+                self.rewrite("");
+            }
+            Err(error) => self.note(Err(io::Error::other(error))),
+        }
+    }
+
+    fn set_external(&mut self, external: Vec<IpAddr>, now: Instant) {
+        let before = self.shadow.external().to_vec();
+        self.shadow.set_external(external.clone(), now);
+        self.forget();
+        let mut links = String::new();
+        for ip in before.iter().filter(|ip| !external.contains(ip)) {
+            let _ = writeln!(links, "address del {ip}/32 dev wan");
+        }
+        for ip in external.iter().filter(|ip| !before.contains(ip)) {
+            let _ = writeln!(links, "address add {ip}/32 dev wan");
+        }
+        self.rewrite(&links);
+    }
+
+    fn map(
+        &mut self,
+        proto: Proto,
+        inside: SocketAddr,
+        wanted: Wanted,
+        until: Option<Instant>,
+        now: Instant,
+    ) -> Result<SocketAddr, MapError> {
+        let known = |nat: &KernelNat| nat.shadow.mapped().count();
+        let before = known(self);
+        let external = self.shadow.map(proto, inside, wanted, until, now)?;
+        self.forget();
+        if known(self) != before && proto != Proto::Icmp {
+            let text = redirection(proto, inside, external);
+            let added = self.namespace.nft(&text).map_err(io::Error::other);
+            self.note(added);
+            self.redirections = true;
+        }
+        Ok(external)
+    }
+
+    fn unmap(&mut self, proto: Proto, external: SocketAddr, now: Instant) -> bool {
+        let found = self.shadow.unmap(proto, external, now);
+        self.forget();
+        found
+    }
+
+    fn mapped(&self) -> Box<dyn Iterator<Item = Mapped> + '_> {
+        Box::new(self.shadow.mapped())
+    }
+
+    fn external_for(&self, inside: IpAddr) -> Option<IpAddr> {
+        self.shadow.external_for(inside)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.failure.as_ref().map(|error| format!("the kernel's NAT: {error}"))
+    }
+}
+
+impl KernelNat {
+    /// Replaces the rules, after `links` of the command `ip`.
+    fn rewrite(&mut self, links: &str) {
+        let external = self.shadow.external();
+        let mut text = String::from("delete table ip box\n");
+        text.push_str(&ruleset(self.shadow.config(), external));
+        for mapped in self.shadow.mapped().filter(|mapped| mapped.proto != Proto::Icmp) {
+            text.push_str(&redirection(mapped.proto, mapped.inside, mapped.external));
+        }
+        let done = self.namespace.ip(links).and_then(|()| self.namespace.nft(&text));
+        self.note(done.map_err(io::Error::other));
+    }
+}
+
+fn redirection(proto: Proto, inside: SocketAddr, external: SocketAddr) -> String {
+    let key = format!("{proto} . {} . {}", external.ip(), external.port());
+    format!(
+        "add element ip box redirections {{ {key} : {} . {} }}\nadd element ip box redirected {{ {key} }}\n",
+        inside.ip(),
+        inside.port()
+    )
 }

@@ -35,7 +35,7 @@ pub use express::{NotExpressible, express};
 #[cfg(target_os = "linux")]
 pub use kernel::{KernelNat, Site};
 #[cfg(target_os = "linux")]
-pub use namespace::enter_user_namespace;
+pub use namespace::{allowed, enter_user_namespace};
 pub use rules::ruleset;
 
 /// Why there is no box.

@@ -25,6 +25,11 @@ pub(crate) struct Ends {
     pub(crate) conntrack: Conntrack,
 }
 
+/// Whether this process may make network namespaces as it is.
+pub fn allowed() -> bool {
+    thread::scope(|scope| scope.spawn(|| unshare(CloneFlags::CLONE_NEWNET).is_ok()).join().unwrap_or(false))
+}
+
 /// Becomes root of a user namespace of its own, which may make network namespaces without being root outside. To be
 /// called before the process has a second thread.
 ///
@@ -62,11 +67,20 @@ impl Namespace {
 
     /// Gives `nft` more to read.
     pub(crate) fn nft(&self, text: &str) -> Result<(), Error> {
+        self.feed("nft", &["-f", "-"], text)
+    }
+
+    /// Gives `ip` more to do.
+    pub(crate) fn ip(&self, text: &str) -> Result<(), Error> {
+        self.feed("ip", &["-batch", "-"], text)
+    }
+
+    fn feed(&self, command: &'static str, arguments: &[&str], text: &str) -> Result<(), Error> {
         thread::scope(|scope| {
             let done = scope.spawn(|| {
                 setns(&self.handle, CloneFlags::CLONE_NEWNET)
                     .map_err(|error| Error::NoRights(error.into()))?;
-                feed("nft", &["-f", "-"], text)
+                feed(command, arguments, text)
             });
             done.join().unwrap_or_else(|_| Err(Error::NoRights(io::Error::other("the thread panicked"))))
         })

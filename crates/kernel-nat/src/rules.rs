@@ -18,6 +18,11 @@ pub fn ruleset(config: &LinuxConfig, external: &[IpAddr]) -> String {
         }
         out.push_str("  }\n");
     };
+    // What `KernelNat::map` fills.
+    out.push_str(
+        "  map redirections { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; }\n  \
+         set redirected { type inet_proto . ipv4_addr . inet_service; }\n",
+    );
     if config.rule.has_map() {
         out.push_str(
             "  map hosts { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service; size 65535; \
@@ -45,6 +50,7 @@ pub fn ruleset(config: &LinuxConfig, external: &[IpAddr]) -> String {
         }
     }
     forward.push("iifname \"lan\" accept".to_owned());
+    forward.push("ct mark 1 accept".to_owned());
     match config.forward {
         ForwardPolicy::Drop => {}
         ForwardPolicy::Accept => forward.push("accept".to_owned()),
@@ -69,6 +75,10 @@ pub fn ruleset(config: &LinuxConfig, external: &[IpAddr]) -> String {
 /// The rules of destination NAT.
 fn destination(config: &LinuxConfig, external: &[IpAddr]) -> Vec<String> {
     let from = if config.hairpin { "" } else { "iifname \"wan\" " };
+    let redirected = format!(
+        "{from}meta l4proto {{ tcp, udp }} meta l4proto . ip daddr . th dport @redirected ct mark set 1 \
+         dnat to meta l4proto . ip daddr . th dport map @redirections"
+    );
     let rule = match config.rule {
         LinuxRule::FullCone => {
             "meta l4proto { tcp, udp } dnat to meta l4proto . ip daddr . th dport map @hosts".to_owned()
@@ -79,12 +89,12 @@ fn destination(config: &LinuxConfig, external: &[IpAddr]) -> Vec<String> {
                 .to_owned()
         }
         LinuxRule::Static => match pairs(config, external, |host, external| format!("{external} : {host}")) {
-            pairs if pairs.is_empty() => return Vec::new(),
+            pairs if pairs.is_empty() => return vec![redirected],
             pairs => format!("dnat to ip daddr map {{ {pairs} }}"),
         },
-        _ => return Vec::new(),
+        _ => return vec![redirected],
     };
-    vec![format!("{from}{rule}")]
+    vec![redirected, format!("{from}{rule}")]
 }
 
 /// The rules of source NAT.

@@ -80,5 +80,5 @@ pub use linux::{Fault, Forgotten, ForwardPolicy, HASH_SEED, InputPolicy, LinuxCo
 pub use packet::{
     Answer, DropReason, Ended, Event, Fragment, LateAnswer, Middlebox, Packet, Proto, Side, TcpFlags, Verdict,
 };
-pub use translation::{Translation, Translator};
+pub use translation::{Foreign, Translation, Translator};
 pub use translator::{MapError, Mapped, Nat, Wanted};

@@ -68,6 +68,40 @@ impl fmt::Display for Translation {
     }
 }
 
+/// A translator that is no model of this crate, such as the kernel's own. Its methods are those of [`Translator`].
+pub trait Foreign: Middlebox + fmt::Debug {
+    /// See [`Translator::external`].
+    fn external(&self) -> &[IpAddr];
+    /// See [`Translator::conversations`].
+    fn conversations(&self) -> usize;
+    /// See [`Translator::bindings`].
+    fn bindings(&self) -> Box<dyn Iterator<Item = (Proto, SocketAddr, SocketAddr, SocketAddr)> + '_>;
+    /// See [`Translator::set_config`]. What it cannot do it tells as [`trouble`](Self::trouble).
+    fn set_config(&mut self, translation: Translation);
+    /// See [`Translator::set_external`].
+    fn set_external(&mut self, external: Vec<IpAddr>, now: Instant);
+    /// See [`Translator::map`].
+    ///
+    /// # Errors
+    /// See [`MapError`].
+    fn map(
+        &mut self,
+        proto: Proto,
+        inside: SocketAddr,
+        wanted: Wanted,
+        until: Option<Instant>,
+        now: Instant,
+    ) -> Result<SocketAddr, MapError>;
+    /// See [`Translator::unmap`].
+    fn unmap(&mut self, proto: Proto, external: SocketAddr, now: Instant) -> bool;
+    /// See [`Translator::mapped`].
+    fn mapped(&self) -> Box<dyn Iterator<Item = Mapped> + '_>;
+    /// See [`Translator::external_for`].
+    fn external_for(&self, inside: IpAddr) -> Option<IpAddr>;
+    /// What went wrong with it, so that its verdicts mean little.
+    fn trouble(&self) -> Option<String>;
+}
+
 /// A translator at work.
 #[derive(Debug)]
 pub enum Translator {
@@ -75,6 +109,8 @@ pub enum Translator {
     Axes(Box<Nat>),
     /// See [`LinuxNat`].
     Linux(Box<LinuxNat>),
+    /// See [`Foreign`].
+    Foreign(Box<dyn Foreign>),
 }
 
 /// Calls the same method of whichever it is.
@@ -83,6 +119,7 @@ macro_rules! each {
         match $self {
             Translator::Axes($inner) => $call,
             Translator::Linux($inner) => $call,
+            Translator::Foreign($inner) => $call,
         }
     };
 }
@@ -112,8 +149,13 @@ impl Translator {
         match (&mut *self, translation.into()) {
             (Translator::Axes(nat), Translation::Axes(config)) => nat.set_config(config),
             (Translator::Linux(nat), Translation::Linux(config)) => nat.set_config(config),
-            (_, other) => {
-                let (rng, events) = each!(self, inner => inner.heirloom());
+            (Translator::Foreign(nat), config) => nat.set_config(config),
+            (model, other) => {
+                let (rng, events) = match model {
+                    Translator::Axes(nat) => nat.heirloom(),
+                    Translator::Linux(nat) => nat.heirloom(),
+                    Translator::Foreign(_) => return,
+                };
                 let external = self.external().to_vec();
                 *self = Translator::new(other, external, rng);
                 self.set_events(events);
@@ -149,6 +191,14 @@ impl Translator {
     /// What [`map`](Self::map) opened. In no particular order, but in the same one in each run.
     pub fn mapped(&self) -> Box<dyn Iterator<Item = Mapped> + '_> {
         each!(self, inner => Box::new(inner.mapped()))
+    }
+
+    /// What went wrong, with a translator that is no model.
+    pub fn trouble(&self) -> Option<String> {
+        match self {
+            Translator::Foreign(nat) => nat.trouble(),
+            Translator::Axes(_) | Translator::Linux(_) => None,
+        }
     }
 
     /// The external address that would be mapped for this inside address; `None` if there is none of its IP version.

@@ -43,7 +43,7 @@ host.server = { region = "eu-west" }
 /// Builds the world and plays the exchange through both NATs. Returns how many of the hosts' own datagrams arrived.
 pub(crate) fn simulated(scenario: &Scenario, seed: u64) -> u32 {
     let topology = Topology::new(scenario).expect("the networks do not collide");
-    let mut world = World::bare(scenario, &topology, Seed(seed), QUIET);
+    let mut world = World::bare(scenario, &topology, Seed(seed), QUIET).expect("a world");
     let server = topology.node(topology.find("server").expect("in the scenario")).address;
     let received = Rc::new(Cell::new(0));
     world.add_program("server", Box::<Server>::default()).expect("in the scenario");

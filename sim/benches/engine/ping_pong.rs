@@ -18,8 +18,15 @@ const BALL: &[u8] = &[0; 96];
 const KNOCK: &[u8] = &[0];
 
 /// Nothing is kept and nothing is looked for.
-pub(crate) const QUIET: Options =
-    Options { log: false, timers: false, capture: false, checks: false, direct: true, peer_reflexive: true };
+pub(crate) const QUIET: Options = Options {
+    log: false,
+    timers: false,
+    capture: false,
+    checks: false,
+    direct: true,
+    peer_reflexive: true,
+    kernel_boxes: false,
+};
 
 /// The cables of a world.
 #[derive(Clone, Copy)]
@@ -36,7 +43,7 @@ pub(crate) enum Cables {
 pub(crate) fn world(pairs: usize, cables: Cables) -> World {
     let scenario = scenario(pairs, cables);
     let topology = Topology::new(&scenario).expect("the networks do not collide");
-    let mut world = World::bare(&scenario, &topology, Seed(1), QUIET);
+    let mut world = World::bare(&scenario, &topology, Seed(1), QUIET).expect("a world");
     // Home routers keep ports, so the other side's external endpoint is known beforehand.
     let outside = |router: &str| {
         let node = topology.find(router).expect("in the scenario");

@@ -45,9 +45,21 @@ pub(super) struct Args {
     /// Scenarios played at the same time.
     #[arg(long, value_name = "N", default_value_t = default_jobs())]
     jobs: usize,
+    /// What translates addresses in the routers.
+    #[arg(long, value_enum, default_value_t = Boxes::Models)]
+    boxes: Boxes,
     /// What is printed on standard output.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Boxes {
+    /// Models: every run of one seed is the same.
+    Models,
+    /// The kernel of this machine, a network namespace for each router; Linux only. Needs root or user namespaces, and
+    /// the commands nft and ip.
+    Kernel,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -62,7 +74,11 @@ enum Format {
 
 pub(super) fn main(args: &Args) -> Result<u8, Failure> {
     let scenarios = load_all(&args.paths)?;
-    let options = Options { capture: args.pcap, ..Options::default() };
+    let kernel_boxes = args.boxes == Boxes::Kernel;
+    if kernel_boxes {
+        enter_namespace()?;
+    }
+    let options = Options { capture: args.pcap, kernel_boxes, ..Options::default() };
     let bar = progress(scenarios.len(), "playing");
     // A run is written by the thread that played it and then let go: logs of many runs are not held in memory at once.
     let played = campaign::in_parallel(
@@ -112,6 +128,17 @@ pub(super) fn main(args: &Args) -> Result<u8, Failure> {
     } else {
         PASSED
     })
+}
+
+/// Sees to it that network namespaces can be made. This process has but one thread so far.
+#[cfg(target_os = "linux")]
+fn enter_namespace() -> Result<(), Failure> {
+    if kernel_nat::allowed() { Ok(()) } else { kernel_nat::enter_user_namespace().map_err(Failure::from) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn enter_namespace() -> Result<(), Failure> {
+    Err("--boxes kernel: only Linux has them".into())
 }
 
 /// Finds and parses all scenarios; every file that is wrong is reported, not only the first.

@@ -9,11 +9,11 @@ use crate::host::{
 };
 use crate::icmp::Limiter;
 use crate::scenario::{Action, ProxyLogin, Scenario, Timed, Traffic, UsedProxy, Way};
-use crate::topology::{COORDINATOR, Node, NodeIdx, Topology};
+use crate::topology::{COORDINATOR, Node, NodeIdx, RouterPlan, Topology};
 use coord::RelayInfo;
 use indexmap::IndexMap;
 use link::Link;
-use nat::{Firewall, Middlebox, Translator};
+use nat::{Firewall, Middlebox, Translation, Translator};
 use pref64::Pref64;
 use rand::Rng as _;
 use std::collections::VecDeque;
@@ -33,6 +33,14 @@ pub enum BuildError {
     /// The topology has no such host or server.
     #[error("{0} is no host, server or router of the topology")]
     Missing(String),
+    /// A router cannot be played by the kernel.
+    #[error("router {router} has no kernel box: {why}")]
+    NoKernelBox {
+        /// Which.
+        router: String,
+        /// Why not.
+        why: String,
+    },
 }
 
 /// How a program is made, at the start and after a restart.
@@ -86,7 +94,7 @@ impl World {
         seed: Seed,
         options: Options,
     ) -> Result<World, BuildError> {
-        let mut world = World::network(scenario, topology, seed, options);
+        let mut world = World::network(scenario, topology, seed, options)?;
         world.install(scenario, topology)?;
         world.schedule();
         Ok(world)
@@ -147,7 +155,7 @@ impl World {
     /// "#;
     /// let scenario = parse("asked", "asked.toml", text)?;
     /// let topology = Topology::new(&scenario)?;
-    /// let mut world = World::bare(&scenario, &topology, Seed(1), Options::default());
+    /// let mut world = World::bare(&scenario, &topology, Seed(1), Options::default())?;
     /// let flappie = topology.node(topology.find("flappie").unwrap()).address;
     /// world.add_program("flappie", Box::new(Asker { ask: None, out: Vec::new() }))?;
     /// world.add_program("takkie", Box::new(Asker { ask: Some((flappie, 4000).into()), out: Vec::new() }))?;
@@ -155,13 +163,26 @@ impl World {
     /// assert_eq!(world.packets(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn bare(scenario: &Scenario, topology: &Topology, seed: Seed, options: Options) -> World {
-        let mut world = World::network(scenario, topology, seed, options);
+    ///
+    /// # Errors
+    /// If a router cannot be played by the kernel, where that was asked for.
+    pub fn bare(
+        scenario: &Scenario,
+        topology: &Topology,
+        seed: Seed,
+        options: Options,
+    ) -> Result<World, BuildError> {
+        let mut world = World::network(scenario, topology, seed, options)?;
         world.schedule();
-        world
+        Ok(world)
     }
 
-    fn network(scenario: &Scenario, topology: &Topology, seed: Seed, options: Options) -> World {
+    fn network(
+        scenario: &Scenario,
+        topology: &Topology,
+        seed: Seed,
+        options: Options,
+    ) -> Result<World, BuildError> {
         let clock = Clock::new();
         let regions = topology.regions.len() as u32;
         let pairs = (0..regions).flat_map(|a| (0..regions).map(move |b| (a, b)));
@@ -170,7 +191,7 @@ impl World {
                 .nodes
                 .iter()
                 .map(|node| site(topology, node, seed, options, clock.now()))
-                .collect(),
+                .collect::<Result<_, _>>()?,
             by_name: topology.by_name.iter().map(|(name, node)| (name.to_string(), *node)).collect(),
             internet: topology.internet.clone(),
             networks: networks(topology),
@@ -195,7 +216,7 @@ impl World {
             effects: Effects::default(),
         };
         world.describe(topology);
-        world
+        Ok(world)
     }
 
     /// Puts the scenario's timeline on the agenda.
@@ -518,7 +539,55 @@ fn timeline(scenario: &Scenario, topology: &Topology) -> Vec<Timed> {
     timeline
 }
 
-fn site(topology: &Topology, node: &Node, seed: Seed, options: Options, start: Instant) -> Site {
+/// A router's translator: a model, or the kernel's.
+fn translator(
+    config: Translation,
+    plan: &RouterPlan,
+    name: &Name,
+    seed: Seed,
+    options: Options,
+) -> Result<Translator, BuildError> {
+    let rng = seed.pcg(&format!("nat {name}"));
+    if !options.kernel_boxes {
+        return Ok(Translator::new(config, plan.external.clone(), rng));
+    }
+    let outside = |ip: &IpAddr| !super::net::in_network(plan.lan, *ip);
+    let host = |ip: IpAddr| (ip, if ip.is_ipv4() { 32 } else { 128 });
+    let routed = plan.inside.keys().copied().filter(outside).map(host);
+    let inside = std::iter::once(plan.lan).chain(routed).collect();
+    kernel_box(&config, plan.external.clone(), inside, rng)
+        .map_err(|why| BuildError::NoKernelBox { router: name.to_string(), why })
+}
+
+#[cfg(target_os = "linux")]
+fn kernel_box(
+    config: &Translation,
+    external: Vec<IpAddr>,
+    inside: Vec<(IpAddr, u8)>,
+    rng: rand_pcg::Pcg64Mcg,
+) -> Result<Translator, String> {
+    let site = kernel_nat::Site { external, inside };
+    let nat = kernel_nat::KernelNat::new(config, &site, rng).map_err(|error| error.to_string())?;
+    Ok(Translator::Foreign(Box::new(nat)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn kernel_box(
+    _: &Translation,
+    _: Vec<IpAddr>,
+    _: Vec<(IpAddr, u8)>,
+    _: rand_pcg::Pcg64Mcg,
+) -> Result<Translator, String> {
+    Err("only Linux has them".to_owned())
+}
+
+fn site(
+    topology: &Topology,
+    node: &Node,
+    seed: Seed,
+    options: Options,
+    start: Instant,
+) -> Result<Site, BuildError> {
     let name = &node.name;
     // Both directions fail together.
     let times = seed.pcg(&format!("times of the link of {name}")).next_u64();
@@ -529,10 +598,10 @@ fn site(topology: &Topology, node: &Node, seed: Seed, options: Options, start: I
         Some(plan) => {
             // A NAT64 has the axes instead.
             let nat64 = plan.ipv6.as_ref().is_some_and(|v6| matches!(v6.way, Way::Nat64 { .. }));
-            let mut nat = plan.nat.clone().filter(|_| !nat64).map(|config| {
-                let external: Vec<IpAddr> = plan.external.clone();
-                Translator::new(config, external, seed.pcg(&format!("nat {name}")))
-            });
+            let mut nat = match plan.nat.clone().filter(|_| !nat64) {
+                Some(config) => Some(translator(config, plan, name, seed, options)?),
+                None => None,
+            };
             if let Some(nat) = &mut nat {
                 nat.set_events(options.log);
             }
@@ -569,7 +638,7 @@ fn site(topology: &Topology, node: &Node, seed: Seed, options: Options, start: I
         }
     };
     debug_assert_eq!(node.router.is_some(), node.kind == NodeKind::Router);
-    Site {
+    Ok(Site {
         name: name.clone(),
         parent: match node.parent {
             crate::topology::Parent::Internet => Parent::Internet { region: node.region },
@@ -581,7 +650,7 @@ fn site(topology: &Topology, node: &Node, seed: Seed, options: Options, start: I
         down_name: format!("{name}.down").into(),
         armed_ns: [None; 2],
         body,
-    }
+    })
 }
 
 /// The sides of the flows that a host has. Flows between one pair carry a number from the second of a kind on.

@@ -49,11 +49,22 @@ pub struct Options {
     pub direct: bool,
     /// Let peers learn addresses from checks that came from them (RFC 8445 §7.3.1.4).
     pub peer_reflexive: bool,
+    /// Let the kernel of this machine translate in place of the models. Such a run is not deterministic where the kernel
+    /// draws ports.
+    pub kernel_boxes: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { log: true, timers: true, capture: false, checks: true, direct: true, peer_reflexive: true }
+        Options {
+            log: true,
+            timers: true,
+            capture: false,
+            checks: true,
+            direct: true,
+            peer_reflexive: true,
+            kernel_boxes: false,
+        }
     }
 }
 
@@ -177,6 +188,9 @@ impl World {
         if self.events >= MAX_EVENTS {
             self.violation("runaway", format!("stopped after {MAX_EVENTS} events"));
         }
+        for detail in self.troubles() {
+            self.violation("kernel-box", detail);
+        }
         self.clock.advance_to(self.until_ns);
         self.log.push(self.clock.now_ns(), Event::End { events: self.events });
         if let Some(error) = self.failure {
@@ -195,6 +209,17 @@ impl World {
         let until_ns = nanos(time).min(self.until_ns);
         while self.agenda.next_at().is_some_and(|at| at <= until_ns) && self.step() {}
         self.clock.advance_to(until_ns);
+    }
+
+    /// What went wrong with boxes that are no models.
+    fn troubles(&self) -> Vec<String> {
+        let trouble = |site: &net::Site| match &site.body {
+            net::Inner::Router(router) => {
+                router.nat.as_ref()?.trouble().map(|what| format!("{}: {what}", site.name))
+            }
+            net::Inner::Host(_) => None,
+        };
+        self.sites.iter().filter_map(trouble).collect()
     }
 
     fn violation(&mut self, invariant: &'static str, detail: String) {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use super::table::Table;
-use super::{LinuxConfig, LinuxNat, LinuxRule};
+use super::{Forgotten, LinuxConfig, LinuxNat, LinuxRule};
 use crate::key::Key;
 use crate::{Ended, Event, MapError, Mapped, Proto, Wanted};
 
@@ -146,6 +146,9 @@ impl LinuxNat {
 
     fn redirection_ended(&mut self, found: &Redirection, at: u64, why: Ended) {
         let Redirection { proto, inside, external, .. } = *found;
+        if let Some(forgotten) = &mut self.forgotten {
+            forgotten.push_back(Forgotten::Redirection { proto, external });
+        }
         if let (Some(events), Some(at)) = (&mut self.events, self.epoch.instant(at)) {
             let remote = nobody(external.ip());
             events.push_back(Event::BindingExpired { at, proto, inside, external, remote, why });

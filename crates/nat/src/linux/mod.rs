@@ -83,6 +83,13 @@ pub enum Forgotten {
         /// The address that might send to it.
         remote: IpAddr,
     },
+    /// What somebody asked for with [`LinuxNat::map`].
+    Redirection {
+        /// Protocol.
+        proto: Proto,
+        /// The external endpoint.
+        external: SocketAddr,
+    },
 }
 
 /// Mistakes that the model can be told to make, to show that a comparison with the kernel finds them.
