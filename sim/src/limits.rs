@@ -81,8 +81,28 @@ pub const LIMITS: &[Limit] = &[
     ),
     limit(
         "firewall",
-        "no look into payloads: `web-only` allows TCP 80 and 443, whatever is spoken there",
-        "A firewall that insists on TLS, or a proxy that must be used, cannot be written down.",
+        "a look into TLS ends with the type of the first message: no server names, certificates or fingerprints",
+        "A firewall that lets only some web sites pass, or knows a tunnel by how it looks, cannot be written down.",
+    ),
+    limit(
+        "firewall",
+        "nothing waits: what exceeds a rate is dropped, and a rate counts all or each conversation of UDP alone",
+        "A shaper that delays is a link with that rate; a provider that throttles TCP cannot be written down.",
+    ),
+    limit(
+        "firewall",
+        "a captive portal is open or closed for everybody behind it, redirects nobody and has no API (RFC 8908)",
+        "Software that looks for a portal finds a closed network.",
+    ),
+    limit(
+        "firewall",
+        "no quota for a conversation outlives it, and nothing is blocked for what it did before",
+        "A box that bans an address for a while after a scan cannot be written down.",
+    ),
+    limit(
+        "proxy",
+        "CONNECT alone, over plain TCP, to addresses; Basic is its only authentication; no PAC files, SOCKS or MASQUE",
+        "An office whose proxy wants NTLM or Kerberos, or that is found by itself, cannot be written down.",
     ),
     limit(
         "link",
@@ -114,7 +134,11 @@ pub const LIMITS: &[Limit] = &[
         "no ECN (nobody asks for it, so that no queue has a packet to mark), pacing, BBR, fast open or path MTU discovery",
         "Goodput is that of CUBIC without pacing.",
     ),
-    limit("TCP", "a program reads at once", "No receiver closes its window because its program is slow."),
+    limit(
+        "TCP",
+        "programs read at once, but for a proxy that waits for its other end",
+        "No receiver closes its window because its program is slow.",
+    ),
     limit(
         "relay",
         "DERP over plain TCP on 443 and 80, without TLS; no mesh between relays, no rate limit",
@@ -124,6 +148,11 @@ pub const LIMITS: &[Limit] = &[
         "coordination",
         "one server, no access rules, no key expiry; its records outlive its restart",
         "Loss of its records is not played.",
+    ),
+    limit(
+        "peer",
+        "paths are chosen by round trip: nobody measures what rate a path has",
+        "A throttled direct path is kept, though the relay would be faster (`firewall/flows-throttled`).",
     ),
     limit(
         "peer",
