@@ -21,17 +21,17 @@ const fn limit(area: &'static str, what: &'static str, so: &'static str) -> Limi
 pub const LIMITS: &[Limit] = &[
     limit(
         "network",
-        "IPv6 is in the types but not in the shipped scenarios",
-        "Paths that IPv6 would open are not found.",
+        "no neighbour discovery, router advertisements, temporary or link-local IPv6 addresses: hosts know their address and resolver",
+        "IPv6 is there from the start or not at all, and addresses do not change with time (RFC 8981).",
     ),
     limit(
         "network",
-        "no DNS: programs know addresses of servers",
+        "no DNS but the question for a NAT64's prefix (RFC 7050): programs know addresses of servers",
         "A network that blocks or falsifies DNS cannot be written down.",
     ),
     limit(
         "network",
-        "one address per host, one cable per node",
+        "one address of each IP version per host, one cable per node",
         "No multi-homing and no roaming between interfaces.",
     ),
     limit(
@@ -73,6 +73,11 @@ pub const LIMITS: &[Limit] = &[
         "NAT",
         "port mapping gateways open no IPv6 pinholes and no PCP PEER mappings; nobody maps through two routers at once",
         "Behind two NATs, or an IPv6 firewall, a port that could be opened by both stays closed.",
+    ),
+    limit(
+        "NAT",
+        "a customer-side translator (464XLAT) has a prefix for all its hosts; none shares one address by a NAT of its own",
+        "A phone that is given a single IPv6 address, and translates IPv4 for itself alone, has to be written as a router.",
     ),
     limit(
         "NAT",

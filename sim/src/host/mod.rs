@@ -386,6 +386,8 @@ fn source(addresses: &[IpAddr], lan: Option<(IpAddr, u8)>, to: SocketAddr) -> Op
     match lan {
         None => own.next(),
         Some(lan) if prefix::contains(lan, to.ip()) || to.ip().is_multicast() => own.next(),
+        // An IPv6 network has addresses that mean the same everywhere.
+        Some((IpAddr::V6(_), _)) => own.next(),
         Some(lan) => own.clone().find(|ip| !prefix::contains(lan, *ip)).or_else(|| own.next()),
     }
 }

@@ -1,6 +1,7 @@
 //! A packet as NATs and firewalls see it.
 
-use super::{Body, Packet};
+use super::{Body, ErrorKind, Packet};
+use etherparse::{Ipv4Header, Ipv6Header};
 use std::net::SocketAddr;
 
 impl nat::Packet for Packet {
@@ -21,6 +22,9 @@ impl nat::Packet for Packet {
     }
 
     fn set_src(&mut self, src: SocketAddr) {
+        if self.src.is_ipv4() != src.is_ipv4() {
+            self.change_version(src.is_ipv4());
+        }
         self.src = src;
     }
 
@@ -57,6 +61,19 @@ impl nat::Packet for Packet {
         match &mut self.body {
             Body::Error(error) => Some(&mut error.quoted),
             _ => None,
+        }
+    }
+}
+
+impl Packet {
+    /// What changes with the version of IP beyond the addresses: the MTU of a link is told to the other side as what its own
+    /// packets may have (RFC 7915 §4.2 and §5.2).
+    fn change_version(&mut self, to_v4: bool) {
+        let longer = (Ipv6Header::LEN - Ipv4Header::MIN_LEN) as u32;
+        if let Body::Error(error) = &mut self.body
+            && let ErrorKind::TooBig { mtu } = &mut error.kind
+        {
+            *mtu = if to_v4 { mtu.saturating_sub(longer) } else { mtu.saturating_add(longer) };
         }
     }
 }
