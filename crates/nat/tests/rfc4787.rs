@@ -79,6 +79,186 @@ fn req_3_no_port_is_overloaded() {
 }
 
 #[test]
+fn rfc4787_req_3_overloading_breaks_it_and_the_sender_decides_who_is_meant() {
+    let mut nat = Bench::preset("overloading");
+    let shared = nat.out(udp(HOST, SERVER));
+    assert_eq!(nat.out(udp(OTHER, STRANGER)), shared);
+    assert_eq!(nat.reply(SERVER, shared), Ok(ep(HOST)));
+    assert_eq!(nat.reply(STRANGER, shared), Ok(ep(OTHER)));
+    assert_eq!(nat.reply(SAME_ADDRESS, shared), Err("filtered-port"));
+    // Where both wrote to the sender, the newest binding has it, until it ends.
+    nat.out(udp(OTHER, SERVER));
+    assert_eq!(nat.reply(SERVER, shared), Ok(ep(OTHER)));
+    for _ in 0..2 {
+        nat.wait(200);
+        nat.out(udp(HOST, SERVER));
+    }
+    assert_eq!(nat.reply(SERVER, shared), Ok(ep(HOST)));
+    nat.wait(100);
+    assert_eq!(nat.nat.bindings().count(), 1, "each has its own end");
+    nat.wait(300);
+    assert_eq!(nat.reply(SERVER, shared), Err("no-binding"));
+    assert_eq!(nat.out(udp(OTHER, SERVER)), shared);
+}
+
+#[test]
+fn rfc4787_req_3_an_open_filter_leaves_overloading_nothing_to_decide_by() {
+    let config = NatConfig { filtering: Filtering::EndpointIndependent, ..preset("overloading") };
+    let mut nat = Bench::new(config);
+    let shared = nat.out(udp(HOST, SERVER));
+    assert_eq!(nat.out(udp(OTHER, STRANGER)), shared);
+    assert_eq!(nat.reply(SERVER, shared), Ok(ep(OTHER)), "the newest");
+}
+
+#[test]
+fn rfc4787_req_4_parity_is_kept() {
+    for (parity, kept) in [(true, true), (false, false)] {
+        for allocation in PortAllocation::ALL {
+            let config = NatConfig { parity, allocation: *allocation, ..NatConfig::RFC };
+            let mut nat = Bench::new(config);
+            let same = (0..60_u16).all(|i| {
+                // The third of each three collides with the first.
+                let inside = format!("192.168.1.{}:{}", 2 + i, 4000 + i % 3);
+                nat.out(udp(&inside, SERVER)).port() % 2 == (4000 + i % 3) % 2
+            });
+            assert_eq!(same, kept, "{allocation}");
+        }
+    }
+    // While there are any: a range of one port has but one parity.
+    let mut nat = Bench::new(NatConfig { parity: true, ports: PortRange::one(5001), ..NatConfig::RFC });
+    assert_eq!(nat.out(udp(HOST, SERVER)).port(), 5001);
+}
+
+#[test]
+fn rfc4787_req_5c_the_default_is_five_minutes() {
+    for (name, default) in [("rfc4787", true), ("cisco-ios", true), ("azure-nat-gateway", false)] {
+        let mut nat = Bench::preset(name);
+        let external = nat.out(udp(HOST, SERVER));
+        nat.wait(299);
+        assert_eq!(nat.reply(SERVER, external).is_ok(), default, "{name}");
+    }
+}
+
+#[test]
+fn rfc4787_req_7_an_outside_host_may_have_an_inside_host_s_address() {
+    // The second way that REQ-7 names: what is outside is translated and forwarded whatever its number.
+    let mut nat = Bench::preset("rfc4787");
+    let external = nat.out(udp(HOST, "192.168.1.3:9"));
+    assert_eq!(nat.reply("192.168.1.3:9", external), Ok(ep(HOST)));
+    let mut loose = Bench::preset("one-to-one");
+    assert_eq!(loose.back(udp("192.168.1.3:9", "198.51.100.1:9")), Err("no-binding"));
+    let external = loose.out(udp(HOST, "192.168.1.3:9"));
+    assert_eq!(loose.reply("192.168.1.3:9", external), Ok(ep(HOST)));
+}
+
+#[test]
+fn rfc4787_req_9a_the_source_may_be_internal_against_the_rule() {
+    let mut nat = Bench::preset("internal-source");
+    let (a, b) = (nat.out(udp(HOST, SERVER)), nat.out(udp("192.168.1.3:5000", SERVER)));
+    let mut packet = udp("192.168.1.3:5000", &a.to_string());
+    assert_eq!(nat.pass(Side::Inside, &mut packet), Verdict::Drop(nat::DropReason::FilteredAddress));
+    let mut packet = udp(HOST, &b.to_string());
+    assert_eq!(nat.pass(Side::Inside, &mut packet), Verdict::Forward(Side::Inside), "filters are as ever");
+    assert_eq!((packet.src, packet.dst), (ep(HOST), ep("192.168.1.3:5000")));
+}
+
+#[test]
+fn rfc4787_req_12a_an_icmp_error_may_come_from_anywhere() {
+    for name in ["rfc4787", "port-restricted-cone", "symmetric", "one-to-one"] {
+        let mut nat = Bench::preset(name);
+        let mut sent = udp(HOST, SERVER);
+        nat.pass(Side::Inside, &mut sent);
+        let mut about = error("192.0.2.99", EXTERNAL, &sent);
+        assert_eq!(nat.pass(Side::Outside, &mut about), Verdict::Forward(Side::Inside), "{name}");
+    }
+}
+
+/// A part of a packet from HOST to SERVER.
+fn part(id: u32, offset: u16, more: bool) -> common::Pkt {
+    common::Pkt { fragment: Some(nat::Fragment { id, offset, more }), ..udp(HOST, SERVER) }
+}
+
+#[test]
+fn rfc4787_req_14_fragments_pass_in_any_order() {
+    for (fragments, in_order, any_order) in [
+        (nat::Fragments::AnyOrder, true, true),
+        (nat::Fragments::InOrder, true, false),
+        (nat::Fragments::Drop, false, false),
+    ] {
+        let mut nat = Bench::new(NatConfig { fragments, ..NatConfig::RFC });
+        let mut passes = |mut packet| matches!(nat.pass(Side::Inside, &mut packet), Verdict::Forward(_));
+        assert_eq!([passes(part(1, 0, true)), passes(part(1, 1480, false))], [in_order; 2], "{fragments}");
+        assert_eq!(passes(part(2, 1480, false)), any_order, "{fragments}");
+        assert!(passes(udp(HOST, SERVER)), "{fragments}: whole packets always do");
+        // The first one is remembered for two seconds.
+        nat.pass(Side::Inside, &mut part(3, 0, true));
+        nat.wait(2);
+        let late = nat.pass(Side::Inside, &mut part(3, 1480, false));
+        assert_eq!(matches!(late, Verdict::Forward(_)), any_order, "{fragments}");
+    }
+}
+
+#[test]
+fn rfc4787_req_14a_a_flood_of_fragments_harms_nothing_else() {
+    let mut nat = Bench::new(NatConfig { fragments: nat::Fragments::InOrder, ..NatConfig::RFC });
+    for id in 0..100_000 {
+        nat.pass(Side::Inside, &mut part(id, 1480, true));
+        nat.pass(Side::Inside, &mut part(id, 0, true));
+    }
+    assert_eq!(nat.pass(Side::Inside, &mut part(99_999, 1480, false)), Verdict::Forward(Side::Outside));
+    assert_eq!(nat.pass(Side::Inside, &mut part(0, 1480, false)), Verdict::Drop(nat::DropReason::Fragment));
+    nat.out(udp(HOST, SERVER));
+}
+
+#[test]
+fn rfc4787_req_2_one_to_one_gives_each_host_an_address_of_its_own() {
+    let pool = ["198.51.100.1", "198.51.100.2"].map(|ip| ip.parse().unwrap());
+    let rng = <rand_pcg::Pcg64Mcg as rand_pcg::rand_core::SeedableRng>::seed_from_u64(1);
+    let nat = nat::Translator::new(preset("one-to-one").into(), pool.to_vec(), rng);
+    let mut nat = Bench { nat, now: common::start() };
+    assert_eq!(nat.out(udp("192.168.1.9:80", SERVER)), ep("198.51.100.1:80"));
+    assert_eq!(nat.out(tcp(OTHER, SERVER, "A")), ep("198.51.100.2:4000"));
+    assert_eq!(nat.reply(STRANGER, ep("198.51.100.1:7")), Ok(ep("192.168.1.9:7")), "every port is open");
+    let verdict = nat.pass(Side::Inside, &mut udp(HOST, SERVER));
+    assert_eq!(verdict, Verdict::Drop(nat::DropReason::NoExternalAddress), "who comes too late");
+    let mut packet = udp("192.168.1.9:80", "198.51.100.2:22");
+    assert_eq!(nat.pass(Side::Inside, &mut packet), Verdict::Forward(Side::Inside));
+    assert_eq!((packet.src, packet.dst), (ep("198.51.100.1:80"), ep("192.168.1.3:22")));
+    nat.nat.clear();
+    nat.wait(1_000_000);
+    assert_eq!(nat.out(udp(OTHER, SERVER)), ep("198.51.100.2:4000"), "a reboot changes nothing");
+}
+
+#[test]
+fn collisions_are_settled_as_configured() {
+    let ports = |collision| {
+        let mut nat = Bench::new(NatConfig { collision, ..NatConfig::RFC });
+        (2..12).map(|host| nat.out(udp(&format!("192.168.1.{host}:4000"), SERVER)).port()).collect::<Vec<_>>()
+    };
+    assert_eq!(ports(nat::Collision::NextFree), (4000..4010).collect::<Vec<_>>());
+    assert_eq!(ports(nat::Collision::Overload), [4000; 10]);
+    let random = ports(nat::Collision::Random);
+    assert!(random[0] == 4000 && random[1..].iter().all(|port| !(4000..4010).contains(port)), "{random:?}");
+}
+
+#[test]
+fn a_counter_goes_on_by_its_step_and_by_what_others_do() {
+    let config = NatConfig { step: 2, other_traffic: 50, ..preset("symmetric-sequential") };
+    let mut nat = Bench::new(config);
+    let mut next = |nat: &mut Bench, i: u32| nat.out(udp(HOST, &format!("203.0.113.{i}:9"))).port();
+    let first = next(&mut nat, 1);
+    let after = |ports: u32| (1024 + (u32::from(first) - 1024 + ports) % 64_512) as u16;
+    assert_eq!(next(&mut nat, 2), after(2));
+    nat.wait(10);
+    // 500 bindings of others, two ports each, and the one before.
+    assert_eq!(next(&mut nat, 3), after(2 + 2 + 1000));
+    nat.now += std::time::Duration::from_millis(19);
+    assert_eq!(next(&mut nat, 4), after(2 + 2 + 2 + 1000), "none has come in between");
+    nat.now += std::time::Duration::from_millis(1);
+    assert_eq!(next(&mut nat, 5), after(2 + 2 + 2 + 2 + 1002));
+}
+
+#[test]
 fn req_3a_a_well_known_port_stays_well_known() {
     let mut nat = Bench::preset("rfc4787");
     assert_eq!(nat.out(udp("192.168.1.2:1023", SERVER)).port(), 1023);
