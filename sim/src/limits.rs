@@ -61,13 +61,13 @@ pub const LIMITS: &[Limit] = &[
     ),
     limit(
         "NAT",
-        "no port block allocation, parity, hold-down or per-host quota (RFC 6888)",
-        "A carrier NAT never runs out of one subscriber's ports.",
+        "a NAT gives a host no ports beyond its block (RFC 7422's overflow), and never one twice where its block is used up",
+        "Google's and Microsoft's NATs hold out longer than here, since they reuse a port towards other destinations.",
     ),
     limit(
         "NAT",
-        "no other subscribers: only the scenario's hosts move a sequential allocation on",
-        "Port prediction would look better than it is.",
+        "other subscribers move a sequential allocation on at an even rate, and occupy no ports",
+        "Ports are next to each other more or less often than where others come in bursts.",
     ),
     limit(
         "NAT",
@@ -81,8 +81,8 @@ pub const LIMITS: &[Limit] = &[
     ),
     limit(
         "NAT",
-        "hairpin with internal source address is not modelled",
-        "A router that does so is either `none` or `external-source`.",
+        "hold-down, quota and parity are the same for every protocol; no limit on the rate of new mappings",
+        "RFC 6888 REQ-4 B and C, and the exemption of REQ-8 A, are not played.",
     ),
     limit(
         "firewall",

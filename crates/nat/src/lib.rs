@@ -36,6 +36,9 @@
 //!   connection tracking have it. They are the filter's memory: an address may send while one conversation with it
 //!   lives. A binding lives as long as its longest conversation. Endpoint-independent filtering keeps a single
 //!   conversation for each UDP or ICMP binding.
+//! - **Ports** kept, counted or random, in a range or a host's own block, with parity, rests and quotas; on one address or
+//!   several, paired or not, or one address for each host without any ports to choose ([`Pooling`]).
+//! - **Bindings on request** ([`Nat::map`]), and changes of behaviour and addresses in a running box.
 //! - **TCP** as opening, established, closing (RFC 6146 §3.5.2.2), from the flags alone.
 //! - **ICMP** echo by identifier; errors go to whoever sent the packet they quote, and change nothing (RFC 4787
 //!   REQ-12, RFC 5508 REQ-4 and 5).
@@ -47,11 +50,11 @@
 //! [`v6`] has the translators to, from and within IPv6: NAT64, the customer's half of 464XLAT, NPTv6.
 //!
 //! # Limits
-//! - Boxes say nothing themselves: a dropped packet gives a [`Verdict`], and whether an ICMP error or RST answers it
-//!   is the caller's affair (RFC 5382 REQ-4's six seconds of silence included). TTL and checksums are the caller's.
-//! - No application gateways, no fragments, no sequence number checks, no port parity (RFC 4787 REQ-4), no hold-down of
-//!   freed ports (RFC 6888 REQ-8), no port quota per inside host (RFC 6888 REQ-4).
-//! - Several external addresses are pooled "paired" (RFC 4787 REQ-2) by the inside address.
+//! - Boxes build no packets: what they answer is a [`Verdict`] or a [`LateAnswer`]. TTL, MTU (RFC 4787 REQ-13) and
+//!   checksums are the caller's.
+//! - No application gateways (RFC 4787 REQ-10: off), no sequence number checks, no exempt destinations (RFC 6888 REQ-6),
+//!   no limit on how fast a host makes bindings (RFC 6888 REQ-4 C).
+//! - No packet is held back: fragments that a device would keep until the first one comes pass at once.
 //! - A firewall's captive portal is open or closed for everybody behind it at once, and redirects nobody: what it does
 //!   not let pass it refuses. Its look into TLS ends with the type of the first handshake message.
 //! - A firewall drops what exceeds a rate, and delays nothing.

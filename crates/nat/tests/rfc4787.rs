@@ -245,7 +245,7 @@ fn collisions_are_settled_as_configured() {
 fn a_counter_goes_on_by_its_step_and_by_what_others_do() {
     let config = NatConfig { step: 2, other_traffic: 50, ..preset("symmetric-sequential") };
     let mut nat = Bench::new(config);
-    let mut next = |nat: &mut Bench, i: u32| nat.out(udp(HOST, &format!("203.0.113.{i}:9"))).port();
+    let next = |nat: &mut Bench, i: u32| nat.out(udp(HOST, &format!("203.0.113.{i}:9"))).port();
     let first = next(&mut nat, 1);
     let after = |ports: u32| (1024 + (u32::from(first) - 1024 + ports) % 64_512) as u16;
     assert_eq!(next(&mut nat, 2), after(2));

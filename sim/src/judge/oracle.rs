@@ -63,7 +63,7 @@ struct Class {
     poisoned: bool,
     /// A mapping that varies in its address too, so that even a filter by address may keep out what comes from it.
     wanders: bool,
-    /// What becomes of it depends on who else is there, or on how much: ports that several share, limits that are low.
+    /// What becomes of it depends on who else is there: an address or port that several want or share.
     uncertain: bool,
     /// What firewalls leave of UDP.
     udp: Direct,
@@ -159,10 +159,9 @@ impl Axes {
                     && nat.allocation != PortAllocation::Random,
                 poisoned: false,
                 scattered: nat.pooling == Pooling::Arbitrary,
-                uncertain: limited(nat)
-                    || (nat.allocation == PortAllocation::Preserving
-                        && nat.collision == Collision::Overload
-                        && hosts() > 1),
+                uncertain: nat.allocation == PortAllocation::Preserving
+                    && nat.collision == Collision::Overload
+                    && hosts() > 1,
             },
             Translation::Linux(nat) => Axes::of_linux(nat),
         }
@@ -198,6 +197,9 @@ impl Axes {
 
 /// Whether one of its limits may be met.
 fn limited(nat: &NatConfig) -> bool {
+    if nat.pooling == Pooling::OneToOne {
+        return false;
+    }
     let range = usize::from(nat.ports.high).saturating_sub(nat.ports.low.into()) + 1;
     let block = if nat.block == 0 { range } else { nat.block.into() };
     nat.host_quota.min(range).min(block).min(nat.capacity / 16) < PLENTY
@@ -297,17 +299,24 @@ fn seen_by(router: &Router, family: Family) -> Option<Router> {
     Some(seen)
 }
 
+/// The routers that a host is behind, innermost first.
+fn above<'s>(scenario: &'s Scenario, host: &'s Host) -> impl Iterator<Item = (&'s str, &'s Router)> {
+    let router = |at: &'s Attachment| match at {
+        Attachment::Behind(name) => Some((name.as_str(), scenario.routers.get(name)?)),
+        Attachment::Region(_) => None,
+    };
+    std::iter::successors(router(&host.attached), move |(_, inner)| router(&inner.uplink))
+}
+
 /// Whether a host is behind a router, however far.
 fn is_behind(scenario: &Scenario, host: &Host, router: &str) -> bool {
-    let mut at = &host.attached;
-    while let Attachment::Behind(name) = at {
-        if name == router {
-            return true;
-        }
-        let Some(outer) = scenario.routers.get(name) else { break };
-        at = &outer.uplink;
-    }
-    false
+    above(scenario, host).any(|(name, _)| name == router)
+}
+
+/// Whether a router that a host is behind may run out of what it has for it.
+fn is_limited(scenario: &Scenario, host: &Host) -> bool {
+    above(scenario, host)
+        .any(|(_, router)| router.nat.as_ref().and_then(Translation::axes).is_some_and(limited))
 }
 
 /// Whether the addresses of a network show that it is a LAN: private (RFC 1918, RFC 4193) or link-local, which a carrier's
@@ -325,6 +334,10 @@ pub fn route(scenario: &Scenario, a: &str, b: &str) -> Option<Route> {
     if !reach.coordinator(a) || !reach.coordinator(b) {
         // They never hear of each other.
         return Some(Route { direct: Direct::No, lan: false, relay: false });
+    }
+    if [a, b].into_iter().filter_map(|name| scenario.hosts.get(name)).any(|host| is_limited(scenario, host)) {
+        // Even the way to a relay may be what there was no room for.
+        return Some(Route { direct: Direct::Perhaps, lan: false, relay: false });
     }
     let relay = !reach.relays(a).is_disjoint(&reach.relays(b));
     let asks = [a, b].map(|name| scenario.hosts.get(name).is_some_and(|host| host.port_mapping));

@@ -213,7 +213,7 @@ impl Nat {
         let parity = self.config.parity;
         let (taken, rng) = (self.ports.of(address, proto), &mut self.rng);
         let draw = |rng: &mut Pcg64Mcg| rng.random_range(range.low..=range.high);
-        let fits = |port: &u16| !taken.contains(*port) && !(parity && (port ^ like) & 1 == 1);
+        let fits = |port: &u16| !taken.contains(*port) && (!parity || (port ^ like) & 1 == 0);
         if let Some(port) = (0..64).map(|_| draw(rng)).find(fits) {
             return Some(port);
         }
