@@ -139,7 +139,7 @@ fn look(nat: &str) -> Found {
     ));
     let topology = Topology::new(&scenario).expect("a topology");
     let options = Options { log: false, ..Options::default() };
-    let mut world = World::bare(&scenario, &topology, Seed(1), options);
+    let mut world = World::bare(&scenario, &topology, Seed(1), options).expect("a network");
     let addresses = ["one", "two"].map(|name| topology.node(topology.find(name).expect("a host")).address);
     let [primary, alternate] = [0, 1].map(|i| SocketAddr::new(addresses[i], PORTS[i]));
     let server = Server::with_alternate(primary, alternate).expect("two addresses and ports");
