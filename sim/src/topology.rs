@@ -5,6 +5,7 @@
 //! joins its inside to the realm of its uplink: the addresses in there count in both. So do IPv6 addresses behind a router that
 //! passes them on, as they are or as their counterparts.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use rustc_hash::FxBuildHasher;
 use trace::{Name, NodeKind};
 
 use crate::scenario::{
-    Access, Attachment, Families, Host, Proxy, Relay, Router, Scenario, Server, Way, prefix, regions, words,
+    Access, Action, Attachment, Families, Host, Interface, Proxy, Relay, Router, Scenario, Server, Way, prefix, regions,
+    words,
 };
 
 /// Name of the coordination server's node.
@@ -60,6 +62,21 @@ pub struct Node {
     pub down: LinkConfig,
     /// What makes it a router.
     pub router: Option<RouterPlan>,
+    /// What makes it no node of its own, but a place of a host that has several.
+    pub of: Option<Outlet>,
+}
+
+/// A place where a host may be attached beside its own: another interface, or where one of them will move to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlet {
+    /// Whose.
+    pub host: NodeIdx,
+    /// Which of its interfaces; empty = the first.
+    pub interface: String,
+    /// Whether it is an interface as the host section says, rather than where one moves to.
+    pub first: bool,
+    /// Whether it is in use from the start.
+    pub up: bool,
 }
 
 /// The inside of a router and what stands before it.
@@ -126,7 +143,8 @@ impl Node {
 /// A scenario laid out. Nothing here moves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Topology {
-    /// Every node: routers, outer before inner; then hosts, relays, STUN servers and the coordination server.
+    /// Every node: routers, outer before inner; then hosts, relays, STUN servers and the coordination server; then the
+    /// further places of hosts.
     pub nodes: Vec<Node>,
     /// Nodes by name.
     pub by_name: IndexMap<Name, NodeIdx, FxBuildHasher>,
@@ -136,6 +154,8 @@ pub struct Topology {
     pub regions: Vec<Name>,
     /// One-way delays, row by row.
     latency: Vec<Duration>,
+    /// The addresses that routers are given by the timeline, by index of its entry.
+    pub readdressed: IndexMap<usize, IpAddr>,
 }
 
 /// Why a scenario cannot be laid out.
@@ -222,7 +242,7 @@ impl TopologyError {
 
 /// A node on its way into the topology.
 struct Draft<'s> {
-    name: &'s str,
+    name: Cow<'s, str>,
     kind: NodeKind,
     attached: Attachment,
     families: Families,
@@ -230,6 +250,8 @@ struct Draft<'s> {
     address6: Option<IpAddr>,
     link: &'s Access,
     router: Option<&'s Router>,
+    /// A further place of a host: whose, which of its interfaces, whether as the host section says, and whether it is up.
+    of: Option<(&'s str, &'s str, bool, bool)>,
 }
 
 impl Topology {
@@ -247,6 +269,7 @@ impl Topology {
             internet: Table::default(),
             regions: Vec::new(),
             latency: Vec::new(),
+            readdressed: IndexMap::new(),
         };
         let drafts = drafts(scenario);
         for draft in &drafts {
@@ -255,6 +278,7 @@ impl Topology {
         topology.measure(scenario)?;
         topology.address(&drafts)?;
         topology.pools(&drafts)?;
+        topology.readdress(scenario)?;
         for i in 0..topology.nodes.len() {
             if let Some(mut firewall) =
                 topology.nodes[i].router.as_mut().and_then(|plan| plan.firewall.take())
@@ -327,7 +351,7 @@ impl Topology {
             Attachment::Behind(router) => {
                 let found = self.find(router).filter(|index| self.node(*index).router.is_some());
                 let index = found.ok_or_else(|| TopologyError::NoSuchRouter {
-                    node: draft.name.to_owned(),
+                    node: draft.name.to_string(),
                     router: router.clone(),
                 })?;
                 (Parent::Router(index), self.node(index).region)
@@ -352,7 +376,10 @@ impl Topology {
             inside: Table::default(),
             about: about(router),
         });
-        let name: Name = draft.name.into();
+        let name: Name = (*draft.name).into();
+        let of = draft.of.and_then(|(host, interface, first, up)| {
+            Some(Outlet { host: self.find(host)?, interface: interface.to_owned(), first, up })
+        });
         self.by_name.insert(name.clone(), index(self.nodes.len()));
         self.nodes.push(Node {
             name,
@@ -364,6 +391,7 @@ impl Topology {
             up: draft.link.up.clone(),
             down: draft.link.down.clone(),
             router,
+            of,
         });
         Ok(())
     }
@@ -476,6 +504,41 @@ impl Topology {
         }
     }
 
+    /// Sets the addresses aside that the timeline gives to routers.
+    fn readdress(&mut self, scenario: &Scenario) -> Result<(), TopologyError> {
+        let mut cursors: IndexMap<(Parent, RegionIdx), u128> = IndexMap::new();
+        for (entry, timed) in scenario.timeline.iter().enumerate() {
+            let Action::ReaddressRouter { router, address, .. } = &timed.action else { continue };
+            let Some(node) = self.find(router) else { continue };
+            let Node { parent, region, address: first, .. } = *self.node(node);
+            let cursor = cursors.entry((parent, region)).or_insert(match parent {
+                Parent::Internet => 1,
+                Parent::Router(_) => 2,
+            });
+            let free = match parent {
+                Parent::Internet => next_free(regions::block(region), &self.internet, cursor),
+                Parent::Router(outer) => {
+                    let plan = self.nodes[outer as usize].router.as_ref();
+                    plan.and_then(|plan| next_free(plan.lan, &plan.inside, cursor))
+                }
+            };
+            let address = address.or(free).ok_or_else(|| self.full(node as usize))?;
+            let mine = self.readdressed.iter().any(|(entry, known)| {
+                *known == address
+                    && matches!(&scenario.timeline[*entry].action, Action::ReaddressRouter { router: r, .. } if r == router)
+            });
+            if address.is_ipv4() != first.is_ipv4() {
+                return Err(TopologyError::TwoFamilies { node: router.clone(), address });
+            }
+            if address != first && !mine {
+                self.check(node as usize, address)?;
+                self.route(node as usize, address)?;
+            }
+            self.readdressed.insert(entry, address);
+        }
+        Ok(())
+    }
+
     /// Checks an address that the scenario chose.
     fn check(&self, node: usize, address: IpAddr) -> Result<(), TopologyError> {
         let name = || self.nodes[node].name.to_string();
@@ -510,6 +573,11 @@ impl Topology {
                 return Err(TopologyError::TwoFamilies { node: self.nodes[node].name.to_string(), address });
             }
         }
+        self.route(node, address)
+    }
+
+    /// Makes a node answer to an address, in its realm and in those that it is routed to.
+    fn route(&mut self, node: usize, address: IpAddr) -> Result<(), TopologyError> {
         let mut via = index(node);
         let mut address = address;
         loop {
@@ -589,6 +657,8 @@ impl Topology {
     fn line(&self, out: &mut String, node: NodeIdx, indent: &str, last: bool) {
         let node = self.node(node);
         let kind = match node.kind {
+            NodeKind::Host if node.of.as_ref().is_some_and(|of| of.first) => "interface",
+            NodeKind::Host if node.of.is_some() => "later place",
             NodeKind::Host => "host",
             NodeKind::Router => "router",
             NodeKind::Relay => "relay",
@@ -640,7 +710,7 @@ fn index(position: usize) -> u32 {
 }
 
 /// Every node of a scenario, parents before children.
-fn drafts(scenario: &Scenario) -> Vec<Draft<'_>> {
+fn drafts<'s>(scenario: &'s Scenario) -> Vec<Draft<'s>> {
     let mut drafts = Vec::new();
     for (name, router) in &scenario.routers {
         let families = router.uplink_families();
@@ -651,7 +721,7 @@ fn drafts(scenario: &Scenario) -> Vec<Draft<'_>> {
             (router.address, address6)
         };
         drafts.push(Draft {
-            name,
+            name: name.into(),
             kind: NodeKind::Router,
             attached: router.uplink.clone(),
             families,
@@ -659,11 +729,12 @@ fn drafts(scenario: &Scenario) -> Vec<Draft<'_>> {
             address6,
             link: &router.link,
             router: Some(router),
+            of: None,
         });
     }
     for (name, Host { attached, families, address, address6, link, .. }) in &scenario.hosts {
         drafts.push(Draft {
-            name,
+            name: name.into(),
             kind: NodeKind::Host,
             attached: attached.clone(),
             families: *families,
@@ -671,13 +742,14 @@ fn drafts(scenario: &Scenario) -> Vec<Draft<'_>> {
             address6: *address6,
             link,
             router: None,
+            of: None,
         });
     }
     for (name, Proxy { attached, address, link, .. }) in &scenario.proxies {
         let v6 = matches!(attached, Attachment::Behind(router)
             if scenario.routers.get(router).is_some_and(Router::is_nat64));
         drafts.push(Draft {
-            name,
+            name: name.into(),
             kind: NodeKind::Proxy,
             attached: attached.clone(),
             families: if v6 { Families::V6 } else { Families::V4 },
@@ -685,11 +757,13 @@ fn drafts(scenario: &Scenario) -> Vec<Draft<'_>> {
             address6: None,
             link,
             router: None,
+            of: None,
         });
     }
-    let mut server = |name, kind, region: &String, families, addresses: [Option<IpAddr>; 2], link| {
+    let mut server = |name: &'s str, kind, region: &String, families, addresses: [Option<IpAddr>; 2], link| {
         let ([address, address6], attached) = (addresses, Attachment::Region(region.clone()));
-        drafts.push(Draft { name, kind, attached, families, address, address6, link, router: None });
+        let name = name.into();
+        drafts.push(Draft { name, kind, attached, families, address, address6, link, router: None, of: None });
     };
     for (name, Relay { region, families, address, address6, link }) in &scenario.relays {
         server(name, NodeKind::Relay, region, *families, [*address, *address6], link);
@@ -699,7 +773,58 @@ fn drafts(scenario: &Scenario) -> Vec<Draft<'_>> {
     }
     let Server { region, families, address, address6, link } = &scenario.coordinator;
     server(COORDINATOR, NodeKind::Coordinator, region, *families, [*address, *address6], link);
+    let mut place_of = |name: String, to: &Attachment, address: Option<IpAddr>, link, of: (&'s str, &'s str, bool, bool)| {
+        let families = families_at(scenario, of.0, to);
+        let second = families == Families::Dual && address.is_some_and(|address| address.is_ipv6());
+        let (address, address6) = if second { (None, address) } else { (address, None) };
+        let (name, kind, attached) = (name.into(), NodeKind::Host, to.clone());
+        drafts.push(Draft { name, kind, attached, families, address, address6, link, router: None, of: Some(of) });
+    };
+    for (name, host) in &scenario.hosts {
+        for (own, Interface { attached, address, link, up }) in &host.interfaces {
+            place_of(words::interface(name, own), attached, *address, link, (name, own, true, *up));
+        }
+    }
+    let mut places: Vec<String> = Vec::new();
+    for timed in &scenario.timeline {
+        let Action::MoveHost { host, interface, to, address, link, .. } = &timed.action else { continue };
+        let name = place(scenario, host, interface, to);
+        let known = !name.contains('@') || places.contains(&name);
+        if known {
+            continue;
+        }
+        place_of(name.clone(), to, *address, link, (host, interface, false, false));
+        places.push(name);
+    }
     drafts
+}
+
+/// The IP versions that a host has at one of its further places: those of the network, but IPv6 beside IPv4 only if it has both
+/// at its own place too.
+fn families_at(scenario: &Scenario, host: &str, at: &Attachment) -> Families {
+    let own = scenario.hosts.get(host).map_or(Families::V4, |host| host.families);
+    let beside = if own == Families::V4 { Families::V4 } else { Families::Dual };
+    match at {
+        Attachment::Region(_) => beside,
+        Attachment::Behind(router) => {
+            match scenario.routers.get(router).and_then(|router| router.ipv6.as_ref()).map(|v6| &v6.way) {
+                None => Families::V4,
+                Some(Way::Nat64 { .. }) => Families::V6,
+                Some(_) => beside,
+            }
+        }
+    }
+}
+
+/// The name of the node where an interface of a host is when it is attached to `to`: its own where it was at the start.
+pub fn place(scenario: &Scenario, host: &str, interface: &str, to: &Attachment) -> String {
+    let name = words::interface(host, interface);
+    let own = scenario.hosts.get(host);
+    let start = own.map(|own| own.interfaces.get(interface).map_or(&own.attached, |own| &own.attached));
+    match to {
+        _ if start == Some(to) => name,
+        Attachment::Region(to) | Attachment::Behind(to) => format!("{name}@{to}"),
+    }
 }
 
 /// What people call a router's NAT and firewall.

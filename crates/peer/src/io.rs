@@ -14,7 +14,8 @@ pub struct ConnId(pub u32);
 /// Something that happened around the peer.
 #[derive(Debug, Clone, Copy)]
 pub enum Input<'a> {
-    /// Addresses of the local interfaces with the port of the UDP socket; at start and after every link change.
+    /// Addresses of the local interfaces with the port of the UDP socket; at start and after every link change. The first
+    /// is the one from which datagrams leave: with another one the machine is in another network, though the rest stay.
     Addresses(&'a [SocketAddr]),
     /// The resolver of the network, as a router advertisement (RFC 8106) or DHCPv6 (RFC 3646) tells it; before the addresses
     /// that came with it. A machine with IPv6 alone asks it for the prefix of a NAT64.

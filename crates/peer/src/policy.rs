@@ -122,6 +122,10 @@ pub struct Policy {
     pub round_gap: Duration,
     /// A call-me-maybe is repeated after these waits until the other side is heard from. Default 300 ms, 1 s, 3 s.
     pub call_again: Vec<Duration>,
+    /// A deadline that is handled so late means that the machine has slept: every connection, mapping and path is doubted.
+    /// Default 5 s: more than a busy machine is late, and less than the 15 s after which Tailscale looks at its wall clock
+    /// (`pollWallTimeInterval`, `net/netmon/netmon.go`).
+    pub asleep: Duration,
     /// Another address of the same preference must have a round trip this much shorter. Default 5 ms
     /// (`RTT_SWITCHING_MIN` of iroh's path selection, n0-computer/iroh).
     pub rtt_gain: Duration,
@@ -165,6 +169,7 @@ impl Default for Policy {
             round_max: ms(60_000),
             round_gap: ms(1000),
             call_again: vec![ms(300), ms(1000), ms(3000)],
+            asleep: ms(5000),
             rtt_gain: ms(5),
             ipv6_gain: ms(10),
             learn_peer_reflexive: true,

@@ -61,9 +61,15 @@ pub(crate) struct Directory {
     by_wg: Index<PeerId>,
     /// Deadlines of the live ones, so that none is looked at before its time.
     agenda: BTreeSet<(Instant, u32)>,
+    /// How often it has changed.
+    version: u64,
 }
 
 impl Directory {
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
     pub(crate) fn get(&self, id: u32) -> Option<&Remote> {
         self.remotes.get(&id)
     }
@@ -94,7 +100,10 @@ impl Directory {
     }
 
     pub(crate) fn tunnel_address(&self, name: &str) -> Option<IpAddr> {
-        self.remotes.values().find(|remote| &*remote.name == name).map(|remote| remote.info.tunnel_ip)
+        // A peer that lost its keys registers anew: the record of the one it was stays behind, offline.
+        let named = || self.remotes.values().filter(|remote| &*remote.name == name);
+        let remote = named().find(|remote| remote.info.online).or_else(|| named().next());
+        remote.map(|remote| remote.info.tunnel_ip)
     }
 
     pub(crate) fn of_wg(&self, peer: PeerId) -> Option<u32> {
@@ -104,6 +113,7 @@ impl Directory {
     /// Takes the new state of a peer.
     pub(crate) fn upsert(&mut self, info: NodeInfo) -> Upsert {
         let id = info.id;
+        self.version += 1;
         let result = match self.remotes.get(&id) {
             Some(old) if old.info.node_key == info.node_key => {
                 if old.info.disco_key == info.disco_key {
@@ -139,6 +149,7 @@ impl Directory {
     /// Forgets a peer; gives its tunnel, if it had one.
     pub(crate) fn remove(&mut self, id: u32) -> Option<PeerId> {
         let remote = self.remotes.remove(&id)?;
+        self.version += 1;
         self.by_node.swap_remove(&remote.info.node_key);
         self.by_disco.swap_remove(&remote.info.disco_key);
         self.by_ip.swap_remove(&remote.info.tunnel_ip);

@@ -140,7 +140,8 @@ impl Fold {
             | Event::Echo { .. }
             | Event::BulkReceived { .. }
             | Event::FlowEnd { .. } => self.push_flow(t, &record.event),
-            Event::Translated { .. }
+            Event::Presence { .. }
+            | Event::Translated { .. }
             | Event::Unbound { .. }
             | Event::Timer { .. }
             | Event::Coordinator { .. }

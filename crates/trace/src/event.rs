@@ -239,6 +239,13 @@ pub enum Event {
         /// In words, as the scenario says it: "router home-a: reboot, off for 20s".
         what: String,
     },
+    /// A host went away, as far as others can tell, or is back: asleep, killed, without power or network.
+    Presence {
+        /// The host.
+        host: Name,
+        /// Whether it is there from now on.
+        present: bool,
+    },
     /// A core's deadline fired, and why it had been set.
     Timer {
         /// The node.

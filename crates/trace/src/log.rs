@@ -213,6 +213,7 @@ mod tests {
                 E::Unbound { node, proto, inside, external, reason }
             }),
             ".{0,9}".prop_map(|what| E::Action { what }),
+            (name(), any::<bool>()).prop_map(|(host, present)| E::Presence { host, present }),
             (name(), name()).prop_map(|(node, what)| E::Timer { node, what }),
             (name(), ".{0,9}").prop_map(|(node, what)| E::Warning { node, what }),
             (name(), ".{0,9}").prop_map(|(invariant, detail)| E::Violation { invariant, detail }),

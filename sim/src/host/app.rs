@@ -102,16 +102,18 @@ impl Apps {
         self.address = Some(address);
     }
 
-    /// Looks up names that are still wanted.
-    pub(super) fn resolve(&mut self, mut lookup: impl FnMut(&str) -> Option<IpAddr>) {
-        for flow in self.flows.iter_mut().filter(|f| f.to.is_none()) {
-            flow.to = lookup(&flow.spec.other);
-        }
+    /// The tunnel has no address until it gets one again.
+    pub(super) fn lose_address(&mut self) {
+        self.address = None;
     }
 
-    /// Whether a name is still wanted.
-    pub(super) fn wants_names(&self) -> bool {
-        self.flows.iter().any(|f| f.to.is_none())
+    /// Looks up the names of the others. One that is no longer known keeps its last address.
+    pub(super) fn resolve(&mut self, mut lookup: impl FnMut(&str) -> Option<IpAddr>) {
+        for flow in &mut self.flows {
+            if let Some(address) = lookup(&flow.spec.other) {
+                flow.to = Some(address);
+            }
+        }
     }
 
     pub(super) fn poll_output(&mut self) -> Option<AppOutput> {

@@ -181,6 +181,34 @@ impl Host {
         program
     }
 
+    /// Whether a program runs in a place.
+    pub fn is_running(&self, index: u32) -> bool {
+        self.slots.get(index as usize).is_some_and(|slot| slot.program.is_some())
+    }
+
+    /// The interfaces have these addresses from now on, the preferred first. Connections of an address that is gone are
+    /// closed without a word, as Android does (`SockDiag::destroySockets` in netd), and the programs are told.
+    pub fn set_addresses(&mut self, addresses: Vec<IpAddr>, clock: &Clock, out: &mut Effects) {
+        if addresses == self.addresses {
+            return;
+        }
+        self.addresses = addresses;
+        self.tcp.drop_others(&self.addresses, &mut self.inbox);
+        for slot in &mut self.slots {
+            if let Some(program) = &mut slot.program {
+                slot.dirty = true;
+                program.handle(Input::Addresses(&self.addresses), clock.now());
+            }
+        }
+        self.settle(clock, out);
+    }
+
+    /// Forgets every connection, as a loss of power does.
+    pub fn forget_connections(&mut self) {
+        self.tcp.drop_others(&[], &mut self.inbox);
+        self.inbox.clear();
+    }
+
     /// A packet arrived on the interface. Says why, if no socket took it.
     pub fn receive(&mut self, packet: Packet, clock: &Clock, out: &mut Effects) -> Result<(), Refusal> {
         match packet.body {
@@ -336,6 +364,8 @@ impl Host {
             match output {
                 Output::Datagram { port, to, data } => match source(&self.addresses, self.lan, to) {
                     Some(ip) => out.packets.push(Packet::udp(SocketAddr::new(ip, port), to, data)),
+                    // The system call fails while there is no network, and nobody wonders.
+                    None if self.addresses.is_empty() => {}
                     None => out.events.push(Event::Warning {
                         node: self.name.clone(),
                         what: format!("no address of the family of {to} to send from"),

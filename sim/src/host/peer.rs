@@ -18,6 +18,8 @@ pub struct PeerProgram {
     name: Name,
     peer: Peer,
     apps: Apps,
+    /// The version of the map in which names were last looked up.
+    looked_up: u64,
     out: VecDeque<Output>,
     /// Whether it asks its router for an open port.
     asks_router: bool,
@@ -39,7 +41,17 @@ impl PeerProgram {
             peer.handle(peer::Input::Gateway(gateway), now);
         }
         let apps = Apps::new(name.clone(), flows, epoch, now);
-        PeerProgram { name, peer, apps, out: VecDeque::new(), asks_router: gateway.is_some() }
+        PeerProgram { name, peer, apps, looked_up: 0, out: VecDeque::new(), asks_router: gateway.is_some() }
+    }
+
+    /// Another start of the peer on the same machine: the users of the tunnel go on once it is up again.
+    pub fn again(self, mut peer: Peer, gateway: Option<IpAddr>, now: Instant) -> PeerProgram {
+        if gateway.is_some() {
+            peer.handle(peer::Input::Gateway(gateway), now);
+        }
+        let PeerProgram { name, mut apps, .. } = self;
+        apps.lose_address();
+        PeerProgram { name, peer, apps, looked_up: 0, out: VecDeque::new(), asks_router: gateway.is_some() }
     }
 
     /// Carries packets between tunnel and programs, and events to the log, until both are quiet.
@@ -57,7 +69,8 @@ impl PeerProgram {
                     AppOutput::Event(event) => self.out.push_back(Output::Event(event)),
                 }
             }
-            if self.apps.wants_names() {
+            if self.looked_up != self.peer.map_version() {
+                self.looked_up = self.peer.map_version();
                 self.apps.resolve(|name| self.peer.tunnel_address(name));
             }
             if self.apps.poll_timeout().is_some_and(|(at, _)| at <= now) {

@@ -129,7 +129,7 @@ pub enum Output {
 
 /// A program on a simulated host, sans-IO: mutate, then drain [`poll_output`](Program::poll_output), then ask for the
 /// deadline.
-pub trait Program {
+pub trait Program: std::any::Any {
     /// The UDP ports it binds when it starts.
     fn udp_ports(&self) -> Vec<u16>;
 

@@ -231,6 +231,17 @@ impl TcpStack {
         self.service(slot, io);
     }
 
+    /// Drops the connections of addresses other than these.
+    pub(super) fn drop_others(&mut self, addresses: &[IpAddr], inbox: &mut Inbox) {
+        let gone = |conn: &Conn| !addresses.contains(&conn.local.ip());
+        let slots: Vec<usize> =
+            self.conns.iter().filter(|(_, conn)| gone(conn)).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            tell_closed(&mut self.conns[slot], inbox);
+            self.remove(slot as u32);
+        }
+    }
+
     pub(super) fn handle_timer(&mut self, slot: u32, at_ns: u64, io: &mut Io<'_>) {
         let Some(conn) = self.conns.get_mut(slot as usize) else { return };
         if conn.armed_ns != Some(at_ns) {

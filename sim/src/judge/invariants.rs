@@ -2,10 +2,12 @@
 //! wire, a packet at the wrong peer, an event in the past) it logs as a violation itself.
 
 use super::oracle::{self, Direct};
-use crate::scenario::{Action, Scenario};
+use crate::scenario::{Action, Attachment, Scenario, Timed};
 use report::metrics::{Gap, PairMetrics};
 use report::{Metrics, units};
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::time::Duration;
 use trace::{Event, Name, Path, Record};
 
 /// A pair with a working path must have exchanged data this long after its traffic started.
@@ -20,30 +22,99 @@ const PROBE_BUDGET: usize = 2 * peer::PROBES_PER_CANDIDATE as usize * peer::MAX_
 
 pub(super) fn check(scenario: &Scenario, records: &[Record], metrics: &Metrics) -> Vec<String> {
     let mut out = Vec::new();
+    let absences = Absences::of(records, metrics.end_ns);
     for pair in &metrics.pairs {
-        unconnected(scenario, pair, metrics.end_ns, &mut out);
-        dead_path_kept(records, pair, &mut out);
+        unconnected(scenario, pair, metrics.end_ns, &absences, &mut out);
+        dead_path_kept(records, pair, &absences, &mut out);
     }
     probes_over_budget(records, &mut out);
     out
 }
 
-/// Whether the timeline takes away what the oracle assumes, for good.
+/// When which host was away: asleep, killed, or without power or network.
+struct Absences<'a>(BTreeMap<&'a str, Vec<Range<u64>>>);
+
+impl<'a> Absences<'a> {
+    fn of(records: &'a [Record], end_ns: u64) -> Absences<'a> {
+        let mut absences: BTreeMap<&str, Vec<Range<u64>>> = BTreeMap::new();
+        for record in records {
+            let Event::Presence { host, present } = &record.event else { continue };
+            let of_host = absences.entry(&**host).or_default();
+            match of_host.last_mut() {
+                Some(last) if *present => last.end = record.t,
+                _ if *present => {}
+                _ => of_host.push(record.t..end_ns),
+            }
+        }
+        Absences(absences)
+    }
+
+    /// How long of a time a host was away.
+    fn within(&self, host: &str, time: Range<u64>) -> u64 {
+        let of_host = self.0.get(host).map_or(&[][..], Vec::as_slice);
+        of_host.iter().map(|away| away.end.min(time.end).saturating_sub(away.start.max(time.start))).sum()
+    }
+
+    /// How much of a time two hosts were both there, at least.
+    fn both_there(&self, pair: &PairMetrics, time: Range<u64>) -> u64 {
+        let away = self.within(&pair.a, time.clone()) + self.within(&pair.b, time.clone());
+        time.end.saturating_sub(time.start).saturating_sub(away)
+    }
+}
+
+/// Whether the timeline takes away what the oracle assumes, for good or so late that a run cannot show what comes of it.
 fn timeline_cuts(scenario: &Scenario) -> bool {
-    scenario.timeline.iter().any(|timed| {
-        matches!(
-            timed.action,
-            Action::SetLink { up: false, .. } | Action::SetFirewall { .. } | Action::ChangeLink { .. }
-        )
+    let late = |timed: &Timed, lasts: Option<Duration>| {
+        let time = lasts.map(|lasts| timed.time.to + lasts + Duration::from_nanos(CONNECTED_WITHIN_NS));
+        timed.repeat.is_some() || time.is_none_or(|time| time > scenario.until)
+    };
+    scenario.timeline.iter().any(|timed| match timed.action {
+        Action::SetLink { up, .. } | Action::SetInterface { up, .. } => !up,
+        Action::SetFirewall { .. } | Action::ChangeLink { .. } | Action::SetNat { .. } | Action::Kill { .. } => true,
+        Action::BlackHole { lasts, .. } | Action::Slow { lasts, .. } | Action::Cut { lasts, .. } => {
+            late(timed, lasts)
+        }
+        Action::Crash { off, .. } => late(timed, off),
+        _ => false,
     })
 }
 
-fn unconnected(scenario: &Scenario, pair: &PairMetrics, end_ns: u64, out: &mut Vec<String>) {
-    let works = oracle::route(scenario, &pair.a, &pair.b).is_some_and(|r| r.relay || r.direct == Direct::Yes);
-    if !works || timeline_cuts(scenario) {
+/// Everywhere that a host is attached in the course of a run.
+fn places<'a>(scenario: &'a Scenario, host: &'a str) -> impl Iterator<Item = &'a Attachment> {
+    let own = scenario.hosts.get(host).into_iter();
+    let interfaces = own.clone().flat_map(|own| own.interfaces.values().map(|interface| &interface.attached));
+    let moves = scenario.timeline.iter().filter_map(move |timed| match &timed.action {
+        Action::MoveHost { host: moved, to, .. } if moved == host => Some(to),
+        _ => None,
+    });
+    own.map(|own| &own.attached).chain(interfaces).chain(moves)
+}
+
+/// Whether a pair has a path wherever its hosts are.
+fn connects(scenario: &Scenario, a: &str, b: &str) -> bool {
+    let mut placed = scenario.clone();
+    let mut connects = |at_a: &Attachment, at_b: &Attachment| {
+        for (name, at) in [(a, at_a), (b, at_b)] {
+            if let Some(host) = placed.hosts.get_mut(name) {
+                host.attached = at.clone();
+            }
+        }
+        oracle::route(&placed, a, b).is_some_and(|route| route.relay || route.direct == Direct::Yes)
+    };
+    places(scenario, a).all(|at_a| places(scenario, b).all(|at_b| connects(at_a, at_b)))
+}
+
+fn unconnected(
+    scenario: &Scenario,
+    pair: &PairMetrics,
+    end_ns: u64,
+    absences: &Absences<'_>,
+    out: &mut Vec<String>,
+) {
+    if timeline_cuts(scenario) || !connects(scenario, &pair.a, &pair.b) {
         return;
     }
-    let ran_ns = end_ns.saturating_sub(pair.started_ns);
+    let ran_ns = absences.both_there(pair, pair.started_ns.min(end_ns)..end_ns);
     let who = format!("{} and {}", pair.a, pair.b);
     match pair.first_data_ns {
         None if ran_ns >= CONNECTED_WITHIN_NS => {
@@ -54,7 +125,8 @@ fn unconnected(scenario: &Scenario, pair: &PairMetrics, end_ns: u64, out: &mut V
         }
         _ => {}
     }
-    for gap in pair.gaps.iter().filter(|g| !g.resumed && g.length_ns() >= CONNECTED_WITHIN_NS) {
+    let lasts = |gap: &&Gap| absences.both_there(pair, gap.from_ns..gap.to_ns) >= CONNECTED_WITHIN_NS;
+    for gap in pair.gaps.iter().filter(|gap| !gap.resumed).filter(lasts) {
         let length = units::duration(gap.length_ns());
         out.push(format!(
             "unconnected: {} heard nothing more of {} for {length}, until the end",
@@ -63,11 +135,15 @@ fn unconnected(scenario: &Scenario, pair: &PairMetrics, end_ns: u64, out: &mut V
     }
 }
 
-fn dead_path_kept(records: &[Record], pair: &PairMetrics, out: &mut Vec<String>) {
+fn dead_path_kept(records: &[Record], pair: &PairMetrics, absences: &Absences<'_>, out: &mut Vec<String>) {
     let long = |gap: &&Gap| gap.length_ns() > DEAD_PATH_LEFT_WITHIN_NS;
     for gap in pair.gaps.iter().filter(long) {
         let (sender, receiver) = if gap.host == pair.a { (&pair.b, &pair.a) } else { (&pair.a, &pair.b) };
         let deadline = gap.from_ns + DEAD_PATH_LEFT_WITHIN_NS;
+        // One that is not there sends nothing.
+        if absences.within(sender, gap.from_ns..deadline) > 0 {
+            continue;
+        }
         // The paths on which the sender sent since the silence began.
         let mut path = None;
         let mut left = false;

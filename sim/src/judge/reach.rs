@@ -117,7 +117,7 @@ impl<'s> Reach<'s> {
             Portal::Off => true,
             Portal::After(wait) => in_time(wait),
             Portal::UntilAccepted => self.scenario.timeline.iter().any(|timed| {
-                in_time(timed.at)
+                in_time(timed.time.to)
                     && matches!(&timed.action, Action::AcceptPortal { router: r } if r == router)
             }),
         }

@@ -10,16 +10,18 @@ use indexmap::{IndexMap, IndexSet};
 use super::axes::{self, take};
 use super::error::{Problems, suggest};
 use super::filter::{self, Named};
-use super::model::{Access, Attachment, Families, Host, Relay, Router, Scenario, Server};
+use super::model::{Access, Attachment, Families, Host, Interface, Relay, Router, Scenario, Server};
 use super::read::{Item, Sections};
-use super::value::{Val, Word};
-use super::{cable, file, gateway, ipv6, prefix, regions};
+use super::value::{Ordered, Val, Word};
+use super::{cable, file, gateway, ipv6, prefix, regions, words};
 use crate::topology::Topology;
 
 /// Most routers, and most hosts, of a scenario.
 pub const MAX_NODES: usize = 2_000;
 /// Most servers of one kind.
 pub const MAX_SERVERS: usize = 100;
+/// Most interfaces of a host beyond its first.
+const MAX_INTERFACES: usize = 7;
 /// Most regions in use.
 const MAX_REGIONS: usize = 64;
 /// Longest run.
@@ -30,6 +32,7 @@ pub(super) const MAX_UNTIL: Duration = Duration::from_secs(24 * 3600);
 pub(super) enum Kind {
     Router,
     Host,
+    Interface,
     Relay,
     Stun,
     Proxy,
@@ -41,6 +44,7 @@ impl Kind {
         match self {
             Kind::Router => "router",
             Kind::Host => "host",
+            Kind::Interface => "interface",
             Kind::Relay => "relay",
             Kind::Stun => "STUN server",
             Kind::Proxy => "proxy",
@@ -57,7 +61,7 @@ pub(super) struct Builder<'p, 't> {
     /// Base names of hosts, and the hosts each stands for.
     pub(super) groups: IndexMap<String, Vec<String>>,
     /// Regions in use, canonical, and where each is first named.
-    regions: IndexMap<String, Range<usize>>,
+    pub(super) regions: IndexMap<String, Range<usize>>,
     /// Names in the rules of firewalls.
     pub(super) named: Named,
     /// What a node on the internet has.
@@ -551,6 +555,7 @@ impl Builder<'_, '_> {
                 self.problems.add(start_span, format!("several hosts cannot share {address}"), help);
             }
             let proxy = self.used_proxy(spec.proxy, spec.proxy_login);
+            let interfaces = self.interfaces(&name, spec.interface);
             let Some(attached) = attached else { continue };
             let offered = ipv6::offered(&attached, |name| routers.get(name), self.internet);
             let ip_span = spec.ip.as_ref().map_or(0..0, |ip| ip.span.clone());
@@ -561,12 +566,48 @@ impl Builder<'_, '_> {
             }
             let (address, address6) = primary(families, address, address6);
             let port_mapping = take(spec.port_mapping, self.problems).unwrap_or(asks);
-            let host = Host { attached, address, link, start, families, address6, proxy, port_mapping };
+            let host =
+                Host { attached, address, link, start, families, address6, proxy, port_mapping, interfaces };
             for member in self.groups.get(&name).into_iter().flatten() {
                 hosts.insert(member.clone(), host.clone());
             }
         }
         hosts
+    }
+
+    /// The interfaces of a host beyond its first.
+    fn interfaces(&mut self, host: &str, specs: Ordered<file::Interface>) -> IndexMap<String, Interface> {
+        let mut interfaces = IndexMap::new();
+        let members = self.groups.get(host).cloned().unwrap_or_default();
+        for (name, spec) in specs.0 {
+            let (span, name) = (name.span(), name.into_inner());
+            if interfaces.len() == MAX_INTERFACES {
+                self.problems.add(span, format!("more than {MAX_INTERFACES} interfaces"), "");
+                break;
+            }
+            let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if name.is_empty() || name.len() > 63 || !name.chars().all(fits) {
+                let help = "use letters, digits, `-` and `_`, at most 63";
+                self.problems.add(span.clone(), format!("`{}` is no name", name.escape_debug()), help);
+            }
+            let attached = self.attachment(&span, spec.region, spec.behind);
+            let link = cable::access(spec.link, &cable::lan(), self.problems);
+            if let Some(address) = &spec.address
+                && members.len() > 1
+            {
+                let help = "leave the address away: each gets the next free one";
+                self.problems.add(address.span.clone(), "several hosts cannot share an address", help);
+            }
+            let address = take(spec.address, self.problems);
+            let up = take(spec.up, self.problems).unwrap_or(true);
+            for member in &members {
+                // No node's name has a dot.
+                self.names.insert(words::interface(member, &name), Kind::Interface);
+            }
+            let Some(attached) = attached else { continue };
+            interfaces.insert(name, Interface { attached, address, link, up });
+        }
+        interfaces
     }
 
     fn relays(&mut self, items: Vec<Item<file::Server>>, first: &str) -> IndexMap<String, Relay> {

@@ -7,7 +7,8 @@ use nat::{Hairpin, LinuxConfig, NatConfig, Timeouts, Translation};
 use trace::FlowKind;
 
 use super::model::{
-    Access, Action, Attachment, Expect, Families, Ipv6, ProxyLogin, Scenario, Server, Traffic, UsedProxy, Way,
+    Access, Action, Attachment, Expect, Families, Ipv6, Place, ProxyLogin, Repeat, Scenario, Server, Traffic, UsedProxy,
+    Way,
 };
 use super::value::{Refresh, Words as _};
 use super::{filter, gateway, links, words};
@@ -68,6 +69,13 @@ pub fn expanded(scenario: &Scenario) -> String {
         }
         families(&mut out, spec.families, spec.address6);
         key(&mut out, "port-mapping", &spec.port_mapping.to_string());
+        for (own, spec) in &spec.interfaces {
+            let _ = write!(out, "\n[host.{}.interface.{}]\n", name(host), name(own));
+            attachment(&mut out, &spec.attached);
+            address(&mut out, spec.address);
+            key(&mut out, "link", &inline(&access(&spec.link)));
+            key(&mut out, "up", &spec.up.to_string());
+        }
     }
     for (relay, spec) in &scenario.relays {
         let _ = write!(out, "\n[relay.{}]\n", name(relay));
@@ -107,7 +115,16 @@ pub fn expanded(scenario: &Scenario) -> String {
     }
     for timed in &scenario.timeline {
         out.push_str("\n[[at]]\n");
-        key(&mut out, "time", &duration(timed.at));
+        key(&mut out, "time", &word(&words::when(timed.time)));
+        if let Some(Repeat { every, times, until }) = timed.repeat {
+            key(&mut out, "every", &word(&words::when(every)));
+            if let Some(times) = times {
+                key(&mut out, "times", &times.to_string());
+            }
+            if let Some(until) = until {
+                key(&mut out, "until", &duration(until));
+            }
+        }
         action(&mut out, &timed.action);
     }
     for expect in &scenario.expect {
@@ -391,8 +408,62 @@ fn action(out: &mut String, action: &Action) {
         Action::RestartRelay { relay, off } => {
             ("restart", vec![("relay", text(relay)), ("off", duration(*off))])
         }
-        Action::RestartCoordinator { off } => {
-            ("restart", vec![("coordinator", "true".to_owned()), ("off", duration(*off))])
+        Action::RestartCoordinator { off, keeps } => {
+            let coordinator = ("coordinator", "true".to_owned());
+            ("restart", vec![coordinator, ("off", duration(*off)), ("state", state(*keeps))])
+        }
+        Action::RestartHost { host, off, keeps } => {
+            ("restart", vec![("host", text(host)), ("off", duration(*off)), ("state", state(*keeps))])
+        }
+        Action::Kill { node } => return key(out, "kill", &text(node)),
+        Action::Crash { node, off } => ("crash", with("off", *off, vec![("node", text(node))])),
+        Action::BlackHole { node, lasts } => ("black-hole", with("for", *lasts, vec![("node", text(node))])),
+        Action::Slow { node, each, delay, queue, lasts } => {
+            let delays = [("delay", duration(*delay)), ("each", duration(*each))];
+            let mut pairs = vec![("node", text(node))];
+            pairs.extend(delays);
+            pairs.push(("queue", queue.to_string()));
+            ("slow", with("for", *lasts, pairs))
+        }
+        Action::Cut { from, to, lasts } => {
+            let mut pairs = vec![("from", places(from))];
+            if !to.is_empty() {
+                pairs.push(("to", places(to)));
+            }
+            ("cut", with("for", *lasts, pairs))
+        }
+        Action::ReaddressRouter { router, address, off } => {
+            let mut pairs = vec![("router", text(router)), ("off", duration(*off))];
+            pairs.extend(address.map(|address| ("address", format!("\"{address}\""))));
+            ("readdress", pairs)
+        }
+        Action::SetNat { router, nat, name, keeps } => {
+            let to = nat.as_ref().map_or_else(|| text("none"), |nat| nat_table(nat, name));
+            ("nat", vec![("router", text(router)), ("to", to), ("state", state(*keeps))])
+        }
+        Action::MoveHost { host, interface, to, address, link, dead } => {
+            let mut pairs = vec![("host", text(host))];
+            if !interface.is_empty() {
+                pairs.push(("interface", text(interface)));
+            }
+            let (Attachment::Region(to) | Attachment::Behind(to)) = to;
+            pairs.push(("to", text(to)));
+            pairs.extend(address.map(|address| ("address", format!("\"{address}\""))));
+            pairs.extend([("link", inline(&access(link))), ("dead", duration(*dead))]);
+            ("move", pairs)
+        }
+        Action::SetInterface { host, interface, up } => {
+            let mut pairs = vec![("host", text(host))];
+            if !interface.is_empty() {
+                pairs.push(("name", text(interface)));
+            }
+            pairs.push(("up", up.to_string()));
+            ("interface", pairs)
+        }
+        Action::Sleep { host, lasts } => ("sleep", vec![("host", text(host)), ("for", duration(*lasts))]),
+        Action::SetClock { host, by, back } => {
+            let by = format!("{}{}", if *back { '-' } else { '+' }, words::duration(*by));
+            ("clock", vec![("host", text(host)), ("by", word(&by))])
         }
         Action::ChangeLink { node, link } => {
             let mut pairs = vec![("node", text(node))];
@@ -408,6 +479,20 @@ fn action(out: &mut String, action: &Action) {
         }
     };
     key(out, verb, &inline(&pairs));
+}
+
+fn state(keeps: bool) -> String {
+    word(if keeps { "kept" } else { "lost" })
+}
+
+fn with(key: &'static str, lasts: Option<std::time::Duration>, mut pairs: Pairs) -> Pairs {
+    pairs.extend(lasts.map(|lasts| (key, duration(lasts))));
+    pairs
+}
+
+fn places(places: &[Place]) -> String {
+    let names: Vec<String> = places.iter().map(|(Place::Region(name) | Place::Node(name))| text(name)).collect();
+    format!("[{}]", names.join(", "))
 }
 
 fn expectation(out: &mut String, expect: &Expect) {

@@ -20,9 +20,10 @@ use trace::{FlowKind, Path};
 use super::filter::{Burst, Filter, Most, Pace, Terms};
 use super::ipv6::WayWord;
 use super::links::{Delay, FileName, Mtu, Pmtud};
-use super::model::{Families, ProxyLogin};
+use super::model::{Families, ProxyLogin, When};
 use super::value::{
-    Both, PerSecond, Ports, Prefix, Queue, Quota, Rate, Ratio, Refresh, Size, Sugar, Udp, Val, Word,
+    Both, Jump, Ordered, PerSecond, Ports, Prefix, Queue, Quota, Rate, Ratio, Refresh, Size, State, Sugar, Udp, Val,
+    Word,
 };
 use pref64::Pref64;
 
@@ -412,6 +413,10 @@ pub(super) struct Host {
     pub(super) proxy: Option<Val<String>>,
     /// Whether it shows the proxy the right credentials. Default: "right".
     pub(super) proxy_login: Option<Val<Word<ProxyLogin>>>,
+    /// More interfaces by name, such as `interface.cell = { behind = "carrier", link = "lte" }`. The host sends over the first one
+    /// that is up: its own above, then these in the order of the file.
+    #[serde(default)]
+    pub(super) interface: Ordered<Interface>,
 }
 
 /// An HTTP proxy that opens tunnels (CONNECT, RFC 9110 §9.3.6). Only hosts that name it use it; what forces them to is a
@@ -435,6 +440,22 @@ pub(super) struct Proxy {
     pub(super) user: Option<Val<String>>,
     /// That user's password.
     pub(super) password: Option<Val<String>>,
+}
+
+/// One more interface of a host.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Interface {
+    /// The region of the internet, for a public address.
+    pub(super) region: Option<Val<String>>,
+    /// The router that it is behind.
+    pub(super) behind: Option<Val<String>>,
+    /// Its address. Default: the next free one.
+    pub(super) address: Option<Val<IpAddr>>,
+    /// Its cable.
+    pub(super) link: Option<Sugar<Link>>,
+    /// Whether it is there from the start. Default: true.
+    pub(super) up: Option<Val<bool>>,
 }
 
 /// A server with a public address.
@@ -476,19 +497,25 @@ pub(super) struct Traffic {
     pub(super) bytes: Option<Val<Size>>,
 }
 
-/// Something that happens at a time: exactly one of the keys beside `time`.
+/// Something that happens at a time, and perhaps again: exactly one of the keys beside `time`, `every`, `times` and `until`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct At {
-    /// When, since the start of the run.
-    pub(super) time: Val<Duration>,
+    /// When, since the start of the run: "15s", or "5s..20s" for a time that the seed of each run draws.
+    pub(super) time: Val<When>,
+    /// It happens again and again, so long after the time before; a range is drawn anew each time.
+    pub(super) every: Option<Val<When>>,
+    /// With every: how often it happens in all. Default: until the run is over.
+    pub(super) times: Option<Val<u64>>,
+    /// With every: it does not happen later than this. Default: the end of the run.
+    pub(super) until: Option<Val<Duration>>,
     /// A router loses its state and passes nothing for a while.
     pub(super) reboot: Option<Reboot>,
     /// A router forgets its bindings and goes on.
     pub(super) flush: Option<Flush>,
-    /// A relay or the coordination server stops and starts again.
+    /// A relay, the coordination server or a host's peer stops and starts again.
     pub(super) restart: Option<Restart>,
-    /// The cable of a node changes; what is not named stays.
+    /// The cable of a node changes; what is not named stays as the entries before left it.
     pub(super) link: Option<LinkChange>,
     /// The cable of this node is cut.
     pub(super) down: Option<Val<String>>,
@@ -498,6 +525,29 @@ pub(super) struct At {
     pub(super) firewall: Option<FirewallChange>,
     /// The user accepts the terms of a captive portal.
     pub(super) accept_portal: Option<AcceptPortal>,
+    /// A router's translation changes.
+    pub(super) nat: Option<NatChange>,
+    /// A router gets another address on its uplink.
+    pub(super) readdress: Option<Readdress>,
+    /// A host moves to another network.
+    #[serde(rename = "move")]
+    pub(super) moves: Option<Move>,
+    /// An interface of a host goes away or comes back.
+    pub(super) interface: Option<InterfaceChange>,
+    /// A host sleeps and wakes.
+    pub(super) sleep: Option<Sleep>,
+    /// A host's wall clock jumps.
+    pub(super) clock: Option<ClockJump>,
+    /// The programs of this host or server are killed and do not come back; its kernel closes their connections.
+    pub(super) kill: Option<Val<String>>,
+    /// A host or server loses power.
+    pub(super) crash: Option<Crash>,
+    /// No packet reaches or leaves a host or server, though it runs on and its connections stay.
+    pub(super) black_hole: Option<BlackHole>,
+    /// A host or server is slow, or has more to do than it can.
+    pub(super) slow: Option<Slow>,
+    /// Parts of the internet do not reach each other.
+    pub(super) cut: Option<Cut>,
 }
 
 /// The user accepts the terms of a captive portal, for everybody behind it.
@@ -526,16 +576,20 @@ pub(super) struct Flush {
     pub(super) router: Val<String>,
 }
 
-/// A relay or the coordination server stops and starts again.
+/// A relay, the coordination server or a host's peer stops and starts again.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Restart {
     /// Which relay.
     pub(super) relay: Option<Val<String>>,
-    /// The coordination server instead; its records are kept.
+    /// The coordination server instead.
     pub(super) coordinator: Option<Val<bool>>,
+    /// The peer of this host instead.
+    pub(super) host: Option<Val<String>>,
     /// For how long. Default: 2s.
     pub(super) off: Option<Val<Duration>>,
+    /// Whether the coordination server still has its records, or the peer its identity, afterwards. Default: kept.
+    pub(super) state: Option<Val<Word<State>>>,
 }
 
 /// The cable of a node changes; what is not named stays.
@@ -639,6 +693,134 @@ pub(super) struct FirewallChange {
     pub(super) router: Val<String>,
     /// A preset, rules, or "none".
     pub(super) rules: Sugar<Firewall>,
+}
+
+/// A router's translation changes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct NatChange {
+    /// Which.
+    pub(super) router: Val<String>,
+    /// A preset or axes.
+    pub(super) to: Sugar<Nat>,
+    /// Whether it still knows its bindings afterwards. Default: lost.
+    pub(super) state: Option<Val<Word<State>>>,
+}
+
+/// A router gets another address on its uplink, and forgets its bindings, as after a nightly reconnection.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Readdress {
+    /// Which; it must translate.
+    pub(super) router: Val<String>,
+    /// Its new address. Default: the next free one.
+    pub(super) address: Option<Val<IpAddr>>,
+    /// For how long nothing passes. Default: 0s.
+    pub(super) off: Option<Val<Duration>>,
+}
+
+/// A host leaves its network, is unreachable for a while, and comes up in another with a new address.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Move {
+    /// Which.
+    pub(super) host: Val<String>,
+    /// Which of its interfaces. Default: that of the host's own section.
+    pub(super) interface: Option<Val<String>>,
+    /// The router that it is behind afterwards, or the region where it is on the internet.
+    pub(super) to: Val<String>,
+    /// Its address there. Default: the next free one; the same whenever it comes back.
+    pub(super) address: Option<Val<IpAddr>>,
+    /// Its cable there. Default: as it was at the start.
+    pub(super) link: Option<Sugar<Link>>,
+    /// For how long it is nowhere. Default: 2s.
+    pub(super) dead: Option<Val<Duration>>,
+}
+
+/// An interface of a host goes away with its address, or comes back with it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct InterfaceChange {
+    /// Whose.
+    pub(super) host: Val<String>,
+    /// Which. Default: that of the host's own section.
+    pub(super) name: Option<Val<String>>,
+    /// Whether it is there from now on.
+    pub(super) up: Val<bool>,
+}
+
+/// A host sleeps: what is sent to it is lost, and all that it should have done meanwhile it does when it wakes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Sleep {
+    /// Which.
+    pub(super) host: Val<String>,
+    /// For how long.
+    #[serde(rename = "for")]
+    pub(super) lasts: Val<Duration>,
+}
+
+/// A host's wall clock jumps; what measures durations is not affected.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct ClockJump {
+    /// Whose.
+    pub(super) host: Val<String>,
+    /// How far, forwards "+1h" or back "-1h".
+    pub(super) by: Val<Jump>,
+}
+
+/// A host or server loses power: it forgets its connections without telling anyone.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Crash {
+    /// Host, relay, STUN server, or "coordinator".
+    pub(super) node: Val<String>,
+    /// For how long; what it has on disk is kept. Default: for good.
+    pub(super) off: Option<Val<Duration>>,
+}
+
+/// No packet reaches or leaves a host or server, though it runs on and its connections stay.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct BlackHole {
+    /// Host, relay, STUN server, or "coordinator".
+    pub(super) node: Val<String>,
+    /// For how long. Default: for good.
+    #[serde(rename = "for")]
+    pub(super) lasts: Option<Val<Duration>>,
+}
+
+/// A host or server is slow, or has more to do than it can.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Slow {
+    /// Host, relay, STUN server, or "coordinator".
+    pub(super) node: Val<String>,
+    /// What every packet that arrives waits. Default: 0s.
+    pub(super) delay: Option<Val<Duration>>,
+    /// What it then takes to handle one, while the next wait their turn. Default: 0s.
+    pub(super) each: Option<Val<Duration>>,
+    /// Most packets that wait; what comes then is lost. Default: 1000.
+    pub(super) queue: Option<Val<u64>>,
+    /// For how long. Default: for good.
+    #[serde(rename = "for")]
+    pub(super) lasts: Option<Val<Duration>>,
+}
+
+/// Parts of the internet do not reach each other: one region and all the rest, or two groups.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Cut {
+    /// A region that is cut off from all others.
+    pub(super) region: Option<Val<String>>,
+    /// Regions and nodes of one side. A node stands for all that is behind the same outermost router.
+    pub(super) from: Option<Vec<Val<String>>>,
+    /// Regions and nodes of the other side. Default: everything else.
+    pub(super) to: Option<Vec<Val<String>>>,
+    /// For how long. Default: for good.
+    #[serde(rename = "for")]
+    pub(super) lasts: Option<Val<Duration>>,
 }
 
 /// What must come of it, for one pair of hosts or for every pair that has traffic. Every key given is checked.

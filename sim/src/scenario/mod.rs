@@ -48,6 +48,7 @@ mod proxies;
 mod read;
 pub mod regions;
 mod story;
+mod timeline;
 mod units;
 mod value;
 pub mod words;

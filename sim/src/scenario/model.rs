@@ -126,6 +126,8 @@ pub struct Host {
     pub address6: Option<IpAddr>,
     /// The HTTP proxy that its TCP connections go through.
     pub proxy: Option<UsedProxy>,
+    /// Its interfaces beyond the one above, by name, in the order in which it prefers them; that one it prefers to all.
+    pub interfaces: IndexMap<String, Interface>,
 }
 
 /// How a host uses a proxy.
@@ -163,6 +165,19 @@ pub struct Proxy {
     pub connect_ports: Vec<nat::PortRange>,
     /// What it wants to be shown, if anything.
     pub credentials: Option<proxy::Credentials>,
+}
+
+/// One more interface of a host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Interface {
+    /// Where it is attached.
+    pub attached: Attachment,
+    /// Its address; chosen when the scenario does not say.
+    pub address: Option<IpAddr>,
+    /// Its cable.
+    pub link: Access,
+    /// Whether it is there from the start.
+    pub up: bool,
 }
 
 /// A relay: a DERP server with a STUN server beside it, on the internet.
@@ -216,6 +231,15 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+/// What a cut on the internet is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Everything in a region.
+    Region(String),
+    /// A node, and all that is behind the same outermost router.
+    Node(String),
+}
+
 /// What happens at a time.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
@@ -238,10 +262,122 @@ pub enum Action {
         /// For how long it is off.
         off: Duration,
     },
-    /// The coordination server stops and starts anew after `off` (its records are kept).
+    /// The coordination server stops and starts anew after `off`.
     RestartCoordinator {
         /// For how long it is off.
         off: Duration,
+        /// Whether it still knows who had registered.
+        keeps: bool,
+    },
+    /// A host's peer is killed and starts anew after `off`, with new keys of path discovery.
+    RestartHost {
+        /// Which.
+        host: String,
+        /// For how long it is off.
+        off: Duration,
+        /// Whether it still has its identity: the keys of tunnel and machine, and the time of its last handshake.
+        keeps: bool,
+    },
+    /// The programs of a host or server are killed, for good. Its kernel closes their connections.
+    Kill {
+        /// Host or server.
+        node: String,
+    },
+    /// A host or server loses power: it forgets its connections without a word.
+    Crash {
+        /// Host or server.
+        node: String,
+        /// For how long it is off; `None` = for good.
+        off: Option<Duration>,
+    },
+    /// A host or server goes on, but no packet reaches or leaves it.
+    BlackHole {
+        /// Host or server.
+        node: String,
+        /// For how long; `None` = for good.
+        lasts: Option<Duration>,
+    },
+    /// A host or server takes time for each packet that it receives, one after the other.
+    Slow {
+        /// Host or server.
+        node: String,
+        /// Time for one packet.
+        each: Duration,
+        /// Time until it begins, during which others may begin too.
+        delay: Duration,
+        /// Most packets that wait; what comes then is lost.
+        queue: u64,
+        /// For how long; `None` = for good.
+        lasts: Option<Duration>,
+    },
+    /// On the internet nothing passes between two groups of regions and nodes.
+    Cut {
+        /// One group.
+        from: Vec<Place>,
+        /// The other; empty = everything that is not in the first.
+        to: Vec<Place>,
+        /// For how long; `None` = for good.
+        lasts: Option<Duration>,
+    },
+    /// A router gets another address on its uplink, and forgets its bindings.
+    ReaddressRouter {
+        /// Which.
+        router: String,
+        /// The address; chosen when the scenario does not say.
+        address: Option<IpAddr>,
+        /// For how long nothing passes.
+        off: Duration,
+    },
+    /// A router's translation is replaced.
+    SetNat {
+        /// Which router.
+        router: String,
+        /// The new translation; `None` = it routes only.
+        nat: Option<Translation>,
+        /// Preset name or "custom".
+        name: String,
+        /// Whether it still knows its bindings.
+        keeps: bool,
+    },
+    /// An interface of a host leaves its network and comes up in another one.
+    MoveHost {
+        /// Which.
+        host: String,
+        /// Which of its interfaces; empty = the first.
+        interface: String,
+        /// Where to.
+        to: Attachment,
+        /// Its address there; chosen when the scenario does not say, and the same each time.
+        address: Option<IpAddr>,
+        /// Its cable there.
+        link: Access,
+        /// For how long it is nowhere.
+        dead: Duration,
+    },
+    /// An interface of a host goes away with its address, or comes back with it.
+    SetInterface {
+        /// Which.
+        host: String,
+        /// Which of its interfaces; empty = the first.
+        interface: String,
+        /// Whether it is there from now on.
+        up: bool,
+    },
+    /// A host sleeps: packets to it are lost, and its deadlines wait until it wakes.
+    Sleep {
+        /// Which.
+        host: String,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// A host's wall clock jumps. Its monotonic clock does not.
+    SetClock {
+        /// Which.
+        host: String,
+        /// How far.
+        by: Duration,
+        /// Whether it jumps back.
+        back: bool,
     },
     /// The cable of a node changes. `None` leaves a property as it is.
     ChangeLink {
@@ -273,11 +409,33 @@ pub enum Action {
     },
 }
 
+/// A time, or the times among which the seed of a run chooses one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct When {
+    /// The earliest.
+    pub from: Duration,
+    /// The latest; the same for a time that is not drawn.
+    pub to: Duration,
+}
+
+/// How an action is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repeat {
+    /// From one time to the next; drawn anew for each if it is a range.
+    pub every: When,
+    /// How often it happens, the first time included; `None` = no limit.
+    pub times: Option<u32>,
+    /// It does not happen later than this; `None` = until the end of the run.
+    pub until: Option<Duration>,
+}
+
 /// An action, its time, and how the scenario puts it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timed {
     /// Since the start of the run.
-    pub at: Duration,
+    pub time: When,
+    /// Whether it happens again.
+    pub repeat: Option<Repeat>,
     /// What.
     pub action: Action,
     /// In words, for the log.
@@ -342,7 +500,7 @@ pub struct Scenario {
     pub coordinator: Server,
     /// Flows.
     pub traffic: Vec<Traffic>,
-    /// Sorted by time.
+    /// Sorted by earliest time.
     pub timeline: Vec<Timed>,
     /// Expectations.
     pub expect: Vec<Expect>,

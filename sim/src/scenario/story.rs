@@ -1,17 +1,16 @@
-//! What happens in a scenario and what must come of it: traffic, timeline, expectations.
+//! What runs in a scenario and what must come of it: traffic and expectations.
 
 use std::ops::Range;
 use std::time::Duration;
 
-use indexmap::IndexMap;
 use trace::FlowKind;
 
 use super::axes::take;
 use super::build::{Builder, Kind};
-use super::model::{Access, Action, Expect, Scenario, Timed, Traffic};
+use super::model::{Expect, Scenario, Traffic};
 use super::read::Item;
 use super::value::{Rate, Size, Val, Word};
-use super::{cable, file, filter, words};
+use super::{file, words};
 
 /// Most flows of a scenario, and most entries of its timeline.
 pub const MAX_FLOWS: usize = 10_000;
@@ -193,113 +192,6 @@ impl Builder<'_, '_> {
         pairs
     }
 
-    // ---- timeline ---------------------------------------------------------------------------
-
-    fn timeline(&mut self, scenario: &mut Scenario, items: Vec<Item<file::At>>) {
-        let mut entries = Vec::new();
-        for Item { span, value, .. } in items {
-            let Some(spec) = value else { continue };
-            let time_span = spec.time.span.clone();
-            let Some(time) = take(Some(spec.time.clone()), self.problems) else { continue };
-            if time >= scenario.until {
-                let help = format!("until is {}", words::duration(scenario.until));
-                self.problems.add(time_span, "the run is over by then", help);
-            }
-            if entries.len() == MAX_FLOWS {
-                self.problems.add(span, format!("more than {MAX_FLOWS} entries"), "");
-                break;
-            }
-            entries.push((time, span, spec));
-        }
-        // Changes of a cable build on each other, so they are taken in the order of time.
-        entries.sort_by_key(|(time, ..)| *time);
-        let mut cables = cables(scenario);
-        for (at, span, spec) in entries {
-            if let Some((action, words)) = self.action(&mut cables, spec, &span) {
-                scenario.timeline.push(Timed { at, action, words });
-            }
-        }
-    }
-
-    fn action(
-        &mut self,
-        cables: &mut IndexMap<String, Access>,
-        spec: file::At,
-        span: &Range<usize>,
-    ) -> Option<(Action, String)> {
-        let file::At { time: _, reboot, flush, restart, link, down, up, firewall, accept_portal } = spec;
-        let given = [
-            reboot.is_some(),
-            flush.is_some(),
-            restart.is_some(),
-            link.is_some(),
-            down.is_some(),
-            up.is_some(),
-            firewall.is_some(),
-            accept_portal.is_some(),
-        ];
-        if given.iter().filter(|given| **given).count() != 1 {
-            self.problems.add(
-                span.clone(),
-                "an entry of the timeline is one thing that happens",
-                "beside time, give one of reboot, flush, restart, link, down, up, firewall, accept-portal",
-            );
-            return None;
-        }
-        let mut before = None;
-        let action = if let Some(file::Reboot { router, off }) = reboot {
-            let router = self.refer(router, &[Kind::Router])?;
-            Action::RebootRouter { router, off: take(off, self.problems).unwrap_or(Duration::from_secs(20)) }
-        } else if let Some(file::Flush { router }) = flush {
-            Action::FlushRouter { router: self.refer(router, &[Kind::Router])? }
-        } else if let Some(restart) = restart {
-            self.restart(restart, span)?
-        } else if let Some(change) = link {
-            let (node, change) = change.into_parts();
-            let node = self.refer(
-                node,
-                &[Kind::Host, Kind::Router, Kind::Relay, Kind::Stun, Kind::Proxy, Kind::Coordinator],
-            )?;
-            let cable = cables.get_mut(&node)?;
-            let link = cable::change(change, cable, self.problems);
-            before = Some(std::mem::replace(cable, link.clone()));
-            Action::ChangeLink { node, link: Box::new(link) }
-        } else if let Some((node, up)) =
-            down.map(|node| (node, false)).or_else(|| up.map(|node| (node, true)))
-        {
-            let node = self.refer(
-                node,
-                &[Kind::Host, Kind::Router, Kind::Relay, Kind::Stun, Kind::Proxy, Kind::Coordinator],
-            )?;
-            Action::SetLink { node, up }
-        } else if let Some(file::AcceptPortal { router }) = accept_portal {
-            Action::AcceptPortal { router: self.refer(router, &[Kind::Router])? }
-        } else {
-            let file::FirewallChange { router, rules } = firewall?;
-            let router = self.refer(router, &[Kind::Router])?;
-            let (firewall, name) = filter::firewall(Some(rules), &mut self.named, self.problems);
-            Action::SetFirewall { router, firewall, name }
-        };
-        let words = words::action(&action, before.as_ref());
-        Some((action, words))
-    }
-
-    fn restart(&mut self, restart: file::Restart, span: &Range<usize>) -> Option<Action> {
-        let off = take(restart.off, self.problems).unwrap_or(Duration::from_secs(2));
-        let coordinator = take(restart.coordinator, self.problems).unwrap_or(false);
-        match (restart.relay, coordinator) {
-            (Some(relay), false) => {
-                Some(Action::RestartRelay { relay: self.refer(relay, &[Kind::Relay])?, off })
-            }
-            (None, true) => Some(Action::RestartCoordinator { off }),
-            _ => {
-                let help = "write restart = { relay = \"NAME\" } or restart = { coordinator = true }";
-                self.problems.add(span.clone(), "restart is about one server", help);
-                None
-            }
-        }
-    }
-
     // ---- expectations -----------------------------------------------------------------------
 
     fn expect(&mut self, scenario: &mut Scenario, spec: file::Expect, span: &Range<usize>) {
@@ -391,20 +283,6 @@ impl Builder<'_, '_> {
             }
         }
     }
-}
-
-/// The cable of every node as it is at the start.
-fn cables(scenario: &Scenario) -> IndexMap<String, Access> {
-    let routers = scenario.routers.iter().map(|(name, router)| (name, &router.link));
-    let hosts = scenario.hosts.iter().map(|(name, host)| (name, &host.link));
-    let relays = scenario.relays.iter().map(|(name, relay)| (name, &relay.link));
-    let stuns = scenario.stuns.iter().map(|(name, stun)| (name, &stun.link));
-    let proxies = scenario.proxies.iter().map(|(name, proxy)| (name, &proxy.link));
-    let nodes = routers.chain(hosts).chain(relays).chain(stuns).chain(proxies);
-    let mut cables: IndexMap<String, Access> =
-        nodes.map(|(name, link)| (name.clone(), link.clone())).collect();
-    cables.insert("coordinator".to_owned(), scenario.coordinator.link.clone());
-    cables
 }
 
 /// Interval, packet size and amount of a flow that gives none. Ping: as ping(8) sends them. Voice: G.711 in packets of

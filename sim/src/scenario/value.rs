@@ -13,6 +13,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_spanned::Spanned;
 
 use super::error::suggest;
+use super::model::When;
 use super::units::{self, Bad};
 
 /// Something written as one TOML value.
@@ -154,6 +155,56 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Sugar<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let either = Spanned::<Either<T>>::deserialize(deserializer)?;
         Ok(Sugar { span: either.span(), value: either.into_inner() })
+    }
+}
+
+/// Sections by name, in the order in which they stand.
+#[derive(Debug, Clone)]
+pub(super) struct Ordered<T>(pub(super) Vec<(Spanned<String>, T)>);
+
+impl<T> Default for Ordered<T> {
+    fn default() -> Self {
+        Ordered(Vec::new())
+    }
+}
+
+struct OrderedVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for OrderedVisitor<T> {
+    type Value = Ordered<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sections by name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ordered<T>, A::Error> {
+        let mut sections = Vec::new();
+        while let Some(section) = map.next_entry()? {
+            sections.push(section);
+        }
+        sections.sort_by_key(|(name, _): &(Spanned<String>, T)| name.span().start);
+        Ok(Ordered(sections))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(OrderedVisitor(PhantomData))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Ordered<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("{} by name", T::schema_name()).into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let section = generator.subschema_for::<T>();
+        json_schema!({ "type": "object", "additionalProperties": section })
     }
 }
 
@@ -347,6 +398,28 @@ impl Value for Duration {
 
     fn schema() -> Schema {
         json_schema!({ "type": "string", "pattern": r"^\d+(\.\d+)? ?(ns|us|ms|s|min|h)$", "examples": ["20ms"] })
+    }
+}
+
+impl Value for When {
+    const WHAT: &'static str = "a time";
+    const EXAMPLE: &'static str = "\"15s\" or \"5s..20s\"";
+
+    fn text(text: &str) -> Result<Self, Bad> {
+        let (from, to) = text.split_once("..").unwrap_or((text, text));
+        let (from, to) = (units::parse_duration(from)?, units::parse_duration(to)?);
+        if from > to {
+            return Err(Bad::new(format!("`{text}` ends before it begins"), "write the earlier time first"));
+        }
+        Ok(When { from, to })
+    }
+
+    fn schema() -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": r"^\d+(\.\d+)? ?(ns|us|ms|s|min|h)( ?\.\. ?\d+(\.\d+)? ?(ns|us|ms|s|min|h))?$",
+            "examples": ["15s", "5s..20s"],
+        })
     }
 }
 
@@ -548,6 +621,46 @@ impl Words for Udp {
 
     fn all() -> Vec<(&'static str, Self)> {
         vec![("open", Udp::Open), ("blocked", Udp::Blocked)]
+    }
+}
+
+/// What is left after a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Kept,
+    Lost,
+}
+
+impl Words for State {
+    const WHAT: &'static str = "a state after a restart";
+    const EXAMPLE: &'static str = "\"kept\"";
+
+    fn all() -> Vec<(&'static str, Self)> {
+        vec![("kept", State::Kept), ("lost", State::Lost)]
+    }
+}
+
+/// How far a clock jumps, and whether back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Jump {
+    pub(super) by: Duration,
+    pub(super) back: bool,
+}
+
+impl Value for Jump {
+    const WHAT: &'static str = "a jump of a clock";
+    const EXAMPLE: &'static str = "\"+1h\" or \"-1h\"";
+
+    fn text(text: &str) -> Result<Self, Bad> {
+        let back = text.starts_with('-');
+        let Some(by) = text.strip_prefix(['+', '-']) else {
+            return Err(Bad::new(format!("`{text}` does not say which way"), "write \"+1h\" or \"-1h\""));
+        };
+        Ok(Jump { by: units::parse_duration(by)?, back })
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "string", "pattern": r"^[+-]\d+(\.\d+)? ?(ns|us|ms|s|min|h)$", "examples": ["-1h"] })
     }
 }
 

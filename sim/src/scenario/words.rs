@@ -1,12 +1,19 @@
 //! How values and actions are put in words, for files, logs and tables.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use link::{Jitter, LinkConfig, Loss};
 
 use super::links;
-use super::model::{Access, Action};
+use super::model::{Access, Action, Attachment, Place, When};
 pub use super::units::{duration, rate, ratio, size};
+
+/// A time, or the range that it is drawn from.
+pub fn when(when: When) -> String {
+    let When { from, to } = when;
+    if from == to { duration(from) } else { format!("{}..{}", duration(from), duration(to)) }
+}
 
 /// An action of the timeline, as the log tells it. `before` is the cable as it was, for a change of it.
 pub(super) fn action(action: &Action, before: Option<&Access>) -> String {
@@ -16,7 +23,50 @@ pub(super) fn action(action: &Action, before: Option<&Access>) -> String {
         }
         Action::FlushRouter { router } => format!("router {router}: forgets its bindings"),
         Action::RestartRelay { relay, off } => format!("relay {relay}: restart, off for {}", duration(*off)),
-        Action::RestartCoordinator { off } => format!("coordinator: restart, off for {}", duration(*off)),
+        Action::RestartCoordinator { off, keeps } => {
+            let lost = if *keeps { "" } else { ", its records are lost" };
+            format!("coordinator: restart, off for {}{lost}", duration(*off))
+        }
+        Action::RestartHost { host, off, keeps } => {
+            let identity = if *keeps { "as the same peer" } else { "as a new peer" };
+            format!("host {host}: peer restarts {identity}, off for {}", duration(*off))
+        }
+        Action::Kill { node } => format!("{node}: killed"),
+        Action::Crash { node, off: None } => format!("{node}: loses power"),
+        Action::Crash { node, off: Some(off) } => format!("{node}: loses power for {}", duration(*off)),
+        Action::BlackHole { node, lasts } => format!("{node}: swallows all packets{}", span(*lasts)),
+        Action::Slow { node, each, delay, queue, lasts } => {
+            let (each, delay) = (duration(*each), duration(*delay));
+            format!("{node}: slow, {delay} and {each} for each packet, queue {queue}{}", span(*lasts))
+        }
+        Action::Cut { from, to, lasts } if to.is_empty() => {
+            format!("internet: {} cut off{}", places(from), span(*lasts))
+        }
+        Action::Cut { from, to, lasts } => {
+            format!("internet: {} cut off from {}{}", places(from), places(to), span(*lasts))
+        }
+        Action::ReaddressRouter { router, off, .. } => {
+            format!("router {router}: new address, off for {}", duration(*off))
+        }
+        Action::SetNat { router, nat: None, .. } => format!("router {router}: no translation"),
+        Action::SetNat { router, nat: Some(nat), name, keeps } => {
+            let lost = if *keeps { "" } else { ", bindings lost" };
+            format!("router {router}: nat {name} ({nat}){lost}")
+        }
+        Action::MoveHost { host, interface: own, to, dead, .. } => {
+            let to = match to {
+                Attachment::Region(region) => format!("region {region}"),
+                Attachment::Behind(router) => format!("router {router}"),
+            };
+            format!("host {}: moves to {to}, nowhere for {}", interface(host, own), duration(*dead))
+        }
+        Action::SetInterface { host, interface: own, up } => {
+            format!("host {}: interface {}", interface(host, own), if *up { "comes up" } else { "goes away" })
+        }
+        Action::Sleep { host, lasts } => format!("host {host}: sleeps for {}", duration(*lasts)),
+        Action::SetClock { host, by, back } => {
+            format!("host {host}: clock jumps by {}{}", if *back { '-' } else { '+' }, duration(*by))
+        }
         Action::AcceptPortal { router } => format!("router {router}: captive portal accepted"),
         Action::SetLink { node, up: false } => format!("link of {node}: cut"),
         Action::SetLink { node, up: true } => format!("link of {node}: mended"),
@@ -42,6 +92,20 @@ pub(super) fn action(action: &Action, before: Option<&Access>) -> String {
             out
         }
     }
+}
+
+fn span(lasts: Option<Duration>) -> String {
+    lasts.map(|lasts| format!(" for {}", duration(lasts))).unwrap_or_default()
+}
+
+fn places(places: &[Place]) -> String {
+    let names: Vec<&str> = places.iter().map(|(Place::Region(name) | Place::Node(name))| name.as_str()).collect();
+    names.join(", ")
+}
+
+/// The name of an interface of a host; that of the host for its first.
+pub(crate) fn interface(host: &str, interface: &str) -> String {
+    if interface.is_empty() { host.to_owned() } else { format!("{host}.{interface}") }
 }
 
 /// The properties of a link that are not as they were.

@@ -1,7 +1,7 @@
 //! A scenario and its topology become a world: keys are made, programs are put on their hosts.
 
 use super::ipv6::Ipv6;
-use super::net::{Inner, Parent, Router, Site};
+use super::net::{Inner, Outlet, Parent, Router, Site};
 use super::{Agenda, Captures, Clock, Entry, Log, Options, Seed, World, nanos};
 use crate::host::{
     COORDINATOR_PORTS, CoordinatorProgram, Effects, FlowSpec, GatewayProgram, Host, MARKER, PeerProgram,
@@ -16,6 +16,7 @@ use link::Link;
 use nat::{Firewall, Middlebox, Translation, Translator};
 use pref64::Pref64;
 use rand::Rng as _;
+use std::any::Any;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -84,6 +85,12 @@ pub(super) struct Starter {
     recipe: Recipe,
     starts: u32,
     kept: Option<Box<dyn Program>>,
+    /// How often it lost its keys.
+    identity: u32,
+    /// What its wall clock said at its last start, and when that was.
+    started: (Duration, u64),
+    /// It does not start any more.
+    dead: bool,
 }
 
 impl World {
@@ -197,7 +204,10 @@ impl World {
             networks: networks(topology),
             latency_ns: pairs.map(|(a, b)| nanos(topology.one_way(a, b))).collect(),
             regions,
+            region_names: topology.regions.clone(),
             starters: Vec::new(),
+            cuts: Vec::new(),
+            readdressed: topology.readdressed.clone(),
             timeline: timeline(scenario, topology),
             until_ns: nanos(scenario.until),
             clock,
@@ -216,19 +226,13 @@ impl World {
             effects: Effects::default(),
         };
         world.describe(topology);
+        world.plug_in(topology);
         Ok(world)
-    }
-
-    /// Puts the scenario's timeline on the agenda.
-    fn schedule(&mut self) {
-        for (i, timed) in self.timeline.iter().enumerate() {
-            self.agenda.push(nanos(timed.at), Entry::Script(i as u32));
-        }
     }
 
     /// Writes the topology into the log.
     fn describe(&mut self, topology: &Topology) {
-        for node in &topology.nodes {
+        for node in topology.nodes.iter().filter(|node| node.of.is_none()) {
             let behind = match node.parent {
                 crate::topology::Parent::Internet => None,
                 crate::topology::Parent::Router(router) => Some(topology.node(router).name.clone()),
@@ -357,7 +361,16 @@ impl World {
 
     fn place(&mut self, node: NodeIdx, recipe: Recipe, start: Duration) {
         let Some(slot) = self.host_mut(node).map(Host::reserve) else { return };
-        self.starters.push(Starter { node, slot, recipe, starts: 0, kept: None });
+        self.starters.push(Starter {
+            node,
+            slot,
+            recipe,
+            starts: 0,
+            kept: None,
+            identity: 0,
+            started: (Duration::ZERO, 0),
+            dead: false,
+        });
         self.agenda.push(nanos(start), Entry::Start { node, slot });
     }
 
@@ -366,23 +379,61 @@ impl World {
         self.seed.bytes(&format!("{purpose} key {start} of {name}"))
     }
 
-    /// Starts the program of a place.
+    /// Starts the program of a place, unless it runs already or its host cannot now.
     pub(super) fn start(&mut self, node: u32, slot: u32) {
         let Some(i) = self.starters.iter().position(|s| s.node == node && s.slot == slot) else { return };
-        let program = match self.starters[i].kept.take() {
-            Some(program) => program,
-            None => {
-                let program = self.make(&self.starters[i].recipe, self.starters[i].starts);
-                self.starters[i].starts += 1;
-                program
-            }
-        };
+        let site = &mut self.sites[node as usize];
+        if let Some(wakes_ns) = site.asleep_until() {
+            return self.agenda.push(wakes_ns, Entry::Start { node, slot });
+        }
+        if self.starters[i].dead || site.has_no_power() || site.body.host().is_none_or(|host| host.is_running(slot)) {
+            return;
+        }
+        let program = self.make(i);
         self.start_program(node, slot, program);
+        if self.sites[node as usize].odd.is_some() {
+            self.note_presence(node);
+        }
     }
 
-    /// Ends every program of a node; says which places are empty now. The coordination server's records live on, as if
-    /// it kept them on disk.
-    pub(super) fn stop_programs(&mut self, node: u32) -> Vec<u32> {
+    /// What a peer's wall clock says when it starts. One that keeps its identity keeps the time of its last handshake too, so
+    /// that a clock set back does not make its next ones look like replays (WireGuard's paper, §5.1).
+    fn epoch(&self, starter: usize) -> Duration {
+        let Starter { node, starts, started: (before, started_ns), .. } = self.starters[starter];
+        let now_ns = self.clock.now_ns();
+        let skew_ns = self.sites[node as usize].odd.as_ref().map_or(0, |odd| odd.skew_ns);
+        let truth = EPOCH + Duration::from_nanos(now_ns);
+        let skew = Duration::from_nanos(skew_ns.unsigned_abs());
+        let wall = if skew_ns < 0 { truth.saturating_sub(skew) } else { truth + skew };
+        let last = before + Duration::from_nanos(now_ns - started_ns);
+        if starts > 0 { wall.max(last) } else { wall }
+    }
+
+    /// Starts every program of a node.
+    pub(super) fn start_all(&mut self, node: u32) {
+        let slots: Vec<u32> = self.starters.iter().filter(|s| s.node == node).map(|s| s.slot).collect();
+        for slot in slots {
+            self.start(node, slot);
+        }
+    }
+
+    /// Lets no program of a node start again.
+    pub(super) fn bury(&mut self, node: u32) {
+        for starter in self.starters.iter_mut().filter(|s| s.node == node) {
+            starter.dead = true;
+        }
+    }
+
+    /// Whether the peer of a node runs; `None` if it has none.
+    pub(super) fn peer_runs(&mut self, node: u32) -> Option<bool> {
+        let peer = |s: &&Starter| s.node == node && matches!(s.recipe, Recipe::Peer { .. });
+        let slot = self.starters.iter().find(peer)?.slot;
+        self.sites[node as usize].body.host().map(|host| host.is_running(slot))
+    }
+
+    /// Ends every program of a node; says which places are empty now. With `keeps`, the coordination server's records and the
+    /// peer's keys live on, as if they were on disk.
+    pub(super) fn stop_programs(&mut self, node: u32, keeps: bool) -> Vec<u32> {
         let mut stopped = Vec::new();
         for i in 0..self.starters.len() {
             let starter = &self.starters[i];
@@ -390,11 +441,24 @@ impl World {
                 continue;
             }
             let slot = starter.slot;
-            let keeps = matches!(starter.recipe, Recipe::Coordinator { .. });
+            let silent = self.sites[node as usize].has_no_power();
             if let Some(host) = self.sites[node as usize].body.host() {
                 let mut effects = std::mem::take(&mut self.effects);
                 let program = host.stop(slot, &self.clock, &mut effects);
-                self.starters[i].kept = program.filter(|_| keeps);
+                if silent {
+                    effects.packets.clear();
+                }
+                let starter = &mut self.starters[i];
+                let stays = match starter.recipe {
+                    Recipe::Coordinator { .. } => keeps,
+                    // The users of the tunnel are programs of their own.
+                    Recipe::Peer { .. } => true,
+                    _ => false,
+                };
+                if program.is_some() {
+                    starter.identity += u32::from(!keeps);
+                    starter.kept = program.filter(|_| stays);
+                }
                 self.apply(node, effects);
                 self.drain();
             }
@@ -403,21 +467,32 @@ impl World {
         stopped
     }
 
-    fn make(&self, recipe: &Recipe, start: u32) -> Box<dyn Program> {
-        let now = self.clock.now();
+    /// The program of a place as it starts now.
+    fn make(&mut self, i: usize) -> Box<dyn Program> {
+        let kept = self.starters[i].kept.take();
+        if let (Recipe::Coordinator { .. }, Some(_)) = (&self.starters[i].recipe, &kept)
+            && let Some(kept) = kept
+        {
+            return kept;
+        }
+        let (now, epoch) = (self.clock.now(), self.epoch(i));
+        self.starters[i].started = (epoch, self.clock.now_ns());
+        self.starters[i].starts += 1;
+        let Starter { recipe, starts, identity, .. } = &self.starters[i];
+        let (start, identity) = (starts - 1, *identity);
         let rng = |what: &str, name: &str| self.seed.chacha(&format!("{what} {start} {name}"));
         match recipe {
             Recipe::Peer { name, proxy, coordinator, coordinator_key, flows, gateway } => {
                 let config = peer::Config {
                     name: name.to_string(),
                     keys: peer::Keys {
-                        node: self.key("node", name, 0),
+                        node: self.key("node", name, identity),
                         disco: self.key("disco", name, start),
-                        machine: self.key("machine", name, 0),
+                        machine: self.key("machine", name, identity),
                     },
                     coordinator: coordinator.clone(),
                     coordinator_key: *coordinator_key,
-                    epoch: EPOCH + Duration::from_nanos(self.clock.now_ns()),
+                    epoch,
                     policy: peer::Policy {
                         learn_peer_reflexive: self.options.peer_reflexive,
                         ..peer::Policy::default()
@@ -425,8 +500,12 @@ impl World {
                     proxy: proxy.clone(),
                 };
                 let peer = peer::Peer::new(config, rng("peer", name), now);
+                let before = kept.and_then(|kept| (kept as Box<dyn Any>).downcast::<PeerProgram>().ok());
                 let (flows, epoch) = (flows.clone(), self.clock.epoch());
-                Box::new(PeerProgram::new(name.clone(), peer, flows, *gateway, epoch, now))
+                Box::new(match before {
+                    Some(before) => before.again(peer, *gateway, now),
+                    None => PeerProgram::new(name.clone(), peer, flows, *gateway, epoch, now),
+                })
             }
             Recipe::Gateway { name, config } => {
                 let gateway = portmap::gateway::Gateway::new(config.clone(), rng("port mapping", name), now);
@@ -628,6 +707,11 @@ fn site(
                 wan_name: format!("{name}.wan").into(),
             }))
         }
+        None if let Some(of) = &node.of => Inner::Outlet(Box::new(Outlet {
+            host: of.host,
+            addresses: node.addresses().collect(),
+            resolver: topology.resolver(node).map(|ip| SocketAddr::new(ip, pref64::DNS_PORT)),
+        })),
         None => {
             let rng = seed.chacha(&format!("host {name}"));
             let mut host = Host::new(name.clone(), node.addresses().collect(), rng, options.timers);
@@ -640,6 +724,7 @@ fn site(
     debug_assert_eq!(node.router.is_some(), node.kind == NodeKind::Router);
     Ok(Site {
         name: name.clone(),
+        odd: None,
         parent: match node.parent {
             crate::topology::Parent::Internet => Parent::Internet { region: node.region },
             crate::topology::Parent::Router(router) => Parent::Router(router),

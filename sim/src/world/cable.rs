@@ -8,6 +8,7 @@ use link::{DropReason, Frame, Link, Sent};
 use nat::Side;
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
+use trace::Name;
 
 /// A direction of a node's cable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,6 +62,10 @@ impl World {
                     let Parent::Internet { region: far } = self.sites[to as usize].parent else {
                         return;
                     };
+                    if !self.cuts.is_empty() && self.is_cut(node, to) {
+                        let internet: Name = "internet".into();
+                        return self.dropped(&internet, &packet, "cut-off");
+                    }
                     let delay_ns = self.latency_ns[(region * self.regions + far) as usize];
                     self.later(at_ns + delay_ns, Step::Descend(to, packet));
                 }
@@ -116,7 +121,7 @@ impl World {
             (Way::Down, _, Parent::Router(router)) => self.too_big(router, Side::Inside, mtu, packet),
             _ if !may_answer(&packet) => {}
             // A host knows the MTU of its own cable.
-            (Way::Up, Inner::Host(_), _) => {
+            (Way::Up, Inner::Host(_) | Inner::Outlet(_), _) => {
                 let error = Packet::error(packet.src.ip(), ErrorKind::TooBig { mtu }, packet);
                 self.steps.push_back(Step::Arrive(node, Box::new(error)));
             }

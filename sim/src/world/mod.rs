@@ -11,6 +11,7 @@ mod clock;
 mod ipv6;
 mod log;
 mod net;
+mod odd;
 mod own;
 mod rng;
 mod script;
@@ -31,7 +32,7 @@ use rustc_hash::FxBuildHasher;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
-use trace::Event;
+use trace::{Event, Name};
 
 /// What a run is to keep and to check.
 #[derive(Debug, Clone, Copy)]
@@ -80,12 +81,18 @@ enum Entry {
     Expiry { node: u32, at_ns: u64 },
     /// A packet may leave the managed queue of a cable.
     Queue { node: u32, way: Way, at_ns: u64 },
-    /// An entry of the scenario's timeline.
-    Script(u32),
+    /// An entry of the scenario's timeline, and how it came by its time.
+    Script(u32, script::Occasion),
     /// A host's peer starts, or a stopped program starts again.
     Start { node: u32, slot: u32 },
     /// A rebooting router is back.
     RouterOn(u32),
+    /// Something that a host or server suffers from may be over.
+    Relief(u32),
+    /// A cut of the internet may be over.
+    Healed,
+    /// A slow host has come to a packet.
+    Served(u32, Box<Packet>),
 }
 
 /// A running world.
@@ -101,7 +108,12 @@ pub struct World {
     /// One-way delay from region to region, row by row.
     latency_ns: Vec<u64>,
     regions: u32,
+    region_names: Vec<Name>,
     starters: Vec<build::Starter>,
+    /// Parts of the internet that do not reach each other.
+    cuts: Vec<odd::Cut>,
+    /// The addresses that routers are given by the timeline, by index of its entry.
+    readdressed: IndexMap<usize, IpAddr>,
     timeline: Vec<Timed>,
     until_ns: u64,
     seed: Seed,
@@ -166,7 +178,10 @@ impl World {
         match entry {
             Entry::Packet(step) => self.travel(step),
             Entry::Timer { node, key, at_ns } => {
-                if let Some(host) = self.sites[node as usize].body.host() {
+                if let Some(wakes_ns) = self.sites[node as usize].asleep_until() {
+                    // Late: after the waking.
+                    self.agenda.push(wakes_ns, Entry::Timer { node, key, at_ns });
+                } else if let Some(host) = self.sites[node as usize].body.host() {
                     let mut effects = std::mem::take(&mut self.effects);
                     host.handle_timer(at_ns, key, &self.clock, &mut effects);
                     self.apply(node, effects);
@@ -175,9 +190,15 @@ impl World {
             }
             Entry::Expiry { node, at_ns } => self.expire(node, at_ns),
             Entry::Queue { node, way, at_ns } => self.queue_due(node, way, at_ns),
-            Entry::Script(index) => self.act(index as usize),
+            Entry::Script(index, occasion) => self.act(index as usize, occasion),
             Entry::Start { node, slot } => self.start(node, slot),
             Entry::RouterOn(node) => self.router_on(node),
+            Entry::Relief(node) => self.relieve(node),
+            Entry::Healed => self.heal(),
+            Entry::Served(node, packet) => {
+                self.take_in(node, packet);
+                self.drain();
+            }
         }
         true
     }

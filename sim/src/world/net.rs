@@ -1,6 +1,7 @@
 //! How packets move: cables, routers, and the internet between them.
 
 use super::ipv6::Ipv6;
+use super::odd::Odd;
 use super::own::Own;
 use super::{Entry, World};
 use crate::host::{Effects, Host};
@@ -27,6 +28,8 @@ pub(super) struct Site {
     /// When the agenda calls the managed queues of both, up and down.
     pub(super) armed_ns: [Option<u64>; 2],
     pub(super) body: Inner,
+    /// What is not as usual with a host.
+    pub(super) odd: Option<Box<Odd>>,
 }
 
 /// What a node hangs off.
@@ -42,6 +45,8 @@ pub(super) enum Parent {
 pub(super) enum Inner {
     Host(Box<Host>),
     Router(Box<Router>),
+    /// A further interface or place of a host.
+    Outlet(Box<Outlet>),
 }
 
 impl Inner {
@@ -50,8 +55,19 @@ impl Inner {
         match self {
             Inner::Host(host) => Some(host),
             Inner::Router(router) => router.own.as_mut().map(|own| &mut own.host),
+            Inner::Outlet(_) => None,
         }
     }
+}
+
+/// A further interface or place of a host.
+#[derive(Clone)]
+pub(super) struct Outlet {
+    /// The node of the host.
+    pub(super) host: u32,
+    pub(super) addresses: Vec<IpAddr>,
+    /// What tells of a NAT64 there.
+    pub(super) resolver: Option<SocketAddr>,
 }
 
 /// A router, running.
@@ -143,6 +159,10 @@ impl World {
         if let Some(captures) = &mut self.captures {
             note(&mut self.failure, captures.packet(&site.name, clock.now_ns(), &packet));
         }
+        let node = if let Inner::Outlet(outlet) = &site.body { outlet.host } else { node };
+        if self.sites[node as usize].odd.is_some() {
+            return self.arrive_at_odd(node, packet);
+        }
         self.take_in(node, packet);
     }
 
@@ -210,8 +230,16 @@ impl World {
         if let Inner::Router(_) = site.body {
             return self.emit_from_router(node, Box::new(packet));
         }
+        let node = match &site.odd {
+            None => node,
+            Some(odd) => match odd.way_out(node, packet.src.ip()) {
+                Ok(way_out) => way_out,
+                Err(reason) => return self.dropped_by(node, &packet, reason),
+            },
+        };
         if let Some(captures) = &mut self.captures {
-            note(&mut self.failure, captures.packet(&site.name, self.clock.now_ns(), &packet));
+            let name = &self.sites[node as usize].name;
+            note(&mut self.failure, captures.packet(name, self.clock.now_ns(), &packet));
         }
         self.steps.push_back(Step::Leave(node, Box::new(packet)));
     }

@@ -67,7 +67,7 @@ impl World {
             let now = self.clock.now();
             let nat = match &mut self.sites[node as usize].body {
                 Inner::Router(router) => router.nat.as_mut(),
-                Inner::Host(_) => None,
+                Inner::Host(_) | Inner::Outlet(_) => None,
             };
             let answer = match request {
                 Request::Map { id, proto, inside, port, exact } => {

@@ -3,15 +3,92 @@
 use super::cable::Way;
 use super::net::{Inner, Router};
 use super::{Entry, World, nanos};
-use crate::scenario::{Access, Action};
-use nat::{Firewall, Middlebox};
+use crate::scenario::{Access, Action, Repeat, Timed, When, words};
+use indexmap::IndexMap;
+use nat::{Firewall, Middlebox, Translation};
+use rand::RngExt;
+use rand_pcg::Pcg64Mcg;
 use std::time::Duration;
 use trace::Event;
 
+/// Which of its times an entry has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Occasion {
+    /// The only one, as the scenario gives it.
+    Once,
+    /// The only one, drawn.
+    Drawn,
+    /// The nth of several, from 1.
+    Nth(u32),
+}
+
+/// The times of an entry in a run that ends at `end`, in order.
+fn times(timed: &Timed, end: Duration, rng: &mut Pcg64Mcg) -> Vec<Duration> {
+    let mut at = draw(timed.time, rng);
+    let mut times = vec![at];
+    if let Some(Repeat { every, times: most, until }) = timed.repeat {
+        let last = until.unwrap_or(end).min(end);
+        while most.is_none_or(|most| times.len() < most as usize) {
+            at += draw(every, rng);
+            if at > last {
+                break;
+            }
+            times.push(at);
+        }
+    }
+    times
+}
+
+/// A time of a range, all equally likely; whole milliseconds after its beginning where it is as long, to be read easily.
+fn draw(when: When, rng: &mut Pcg64Mcg) -> Duration {
+    const MS: u64 = 1_000_000;
+    let span = nanos(when.to.saturating_sub(when.from));
+    match span {
+        0 => when.from,
+        1..MS => when.from + Duration::from_nanos(rng.random_range(0..=span)),
+        _ => when.from + Duration::from_millis(rng.random_range(0..=span / MS)),
+    }
+}
+
 impl World {
-    pub(super) fn act(&mut self, index: usize) {
+    /// Puts the scenario's timeline on the agenda. Each entry draws from a stream of its own, named by what it does, so that
+    /// another entry does not shift its times.
+    pub(super) fn schedule(&mut self) {
+        let end = Duration::from_nanos(self.until_ns);
+        let mut same: IndexMap<&str, u32> = IndexMap::new();
+        let mut entries = Vec::new();
+        for (i, timed) in self.timeline.iter().enumerate() {
+            let count = same.entry(&timed.words).or_default();
+            *count += 1;
+            let mut rng = self.seed.pcg(&format!("timeline {count} {}", timed.words));
+            for (n, at) in (1..).zip(times(timed, end, &mut rng)) {
+                let occasion = match timed.repeat {
+                    Some(_) => Occasion::Nth(n),
+                    None if timed.time.from == timed.time.to => Occasion::Once,
+                    None => Occasion::Drawn,
+                };
+                entries.push((nanos(at), Entry::Script(i as u32, occasion)));
+            }
+        }
+        // What happens at one time happens in the order of the scenario.
+        entries.sort_by_key(|(at_ns, _)| *at_ns);
+        for (at_ns, entry) in entries {
+            self.agenda.push(at_ns, entry);
+        }
+    }
+
+    pub(super) fn act(&mut self, index: usize, occasion: Occasion) {
         let timed = self.timeline[index].clone();
-        self.log.push(self.clock.now_ns(), Event::Action { what: timed.words });
+        let words = timed.words.clone();
+        let now = words::duration(Duration::from_nanos(self.clock.now_ns()));
+        let what = match occasion {
+            Occasion::Once => timed.words,
+            Occasion::Drawn => {
+                format!("{} (at {now}, drawn from {})", timed.words, words::when(timed.time))
+            }
+            Occasion::Nth(n) => format!("{} (time {n}, at {now})", timed.words),
+        };
+        self.log.push(self.clock.now_ns(), Event::Action { what });
         match timed.action {
             Action::RebootRouter { router, off } => {
                 let back_ns = self.clock.now_ns() + nanos(off);
@@ -23,7 +100,7 @@ impl World {
                 if let Some(node) = self.node(&router) {
                     self.agenda.push(back_ns, Entry::RouterOn(node));
                 }
-                self.restart(&router, off);
+                self.restart(&router, off, true);
             }
             Action::FlushRouter { router } => {
                 let now = self.clock.now();
@@ -39,11 +116,29 @@ impl World {
                     }
                 });
             }
-            Action::RestartRelay { relay, off } => self.restart(&relay, off),
-            Action::RestartCoordinator { off } => self.restart(crate::topology::COORDINATOR, off),
+            Action::RestartRelay { relay, off } => self.restart(&relay, off, true),
+            Action::RestartCoordinator { off, keeps } => {
+                self.restart(crate::topology::COORDINATOR, off, keeps);
+            }
+            Action::RestartHost { host, off, keeps } => self.restart(&host, off, keeps),
+            Action::Kill { node } => self.kill(&node),
+            Action::Crash { node, off } => self.crash(&node, off),
+            Action::BlackHole { node, lasts } => self.black_hole(&node, lasts),
+            Action::Slow { node, each, delay, queue, lasts } => {
+                self.slow(&node, (each, delay), queue, lasts);
+            }
+            Action::Cut { from, to, lasts } => self.cut(&from, &to, lasts, words),
+            Action::ReaddressRouter { router, off, .. } => self.readdress(&router, index, off),
+            Action::SetNat { router, nat, keeps, .. } => self.set_nat(&router, nat, keeps),
+            Action::MoveHost { host, interface, to, dead, .. } => {
+                self.move_host(&host, &interface, &to, dead);
+            }
+            Action::SetInterface { host, interface, up } => self.set_interface(&host, &interface, up),
+            Action::Sleep { host, lasts } => self.sleep(&host, lasts),
+            Action::SetClock { host, by, back } => self.set_clock(&host, by, back),
             Action::ChangeLink { node, link } => self.change_link(&node, &link),
             Action::SetLink { node, up } => {
-                if let Some(node) = self.node(&node) {
+                if let Some(node) = self.cable_of(&node) {
                     let site = &mut self.sites[node as usize];
                     site.up.set_up(up);
                     site.down.set_up(up);
@@ -72,16 +167,77 @@ impl World {
         self.log.push(self.clock.now_ns(), Event::Action { what });
     }
 
-    fn restart(&mut self, name: &str, off: Duration) {
-        let Some(node) = self.node(name) else { return };
+    fn router_off(&mut self, name: &str, off: Duration) {
         let back_ns = self.clock.now_ns() + nanos(off);
-        for slot in self.stop_programs(node) {
-            self.agenda.push(back_ns, Entry::Start { node, slot });
+        self.with_router(name, |router| router.off = true);
+        if let Some(node) = self.node(name) {
+            self.agenda.push(back_ns, Entry::RouterOn(node));
         }
     }
 
+    /// Another address on the uplink: Linux forgets what was masqueraded with the old one (`masq_device_event` and
+    /// `masq_inet_event`, `net/netfilter/nf_nat_masquerade.c`). A repeated change goes back to the address before.
+    fn readdress(&mut self, name: &str, entry: usize, off: Duration) {
+        let (Some(node), Some(&new)) = (self.node(name), self.readdressed.get(&entry)) else { return };
+        let Inner::Router(router) = &mut self.sites[node as usize].body else { return };
+        let Some(old) = router.external.iter_mut().find(|old| old.is_ipv4() == new.is_ipv4()) else { return };
+        let before = std::mem::replace(old, new);
+        forget(router);
+        let external = router.external.clone();
+        if let Some(nat) = &mut router.nat {
+            nat.set_external(external.clone(), self.clock.now());
+        }
+        if before != new {
+            self.readdressed.insert(entry, before);
+        }
+        let own = router.own.as_mut().map(|own| {
+            let mut addresses = vec![router.gateway];
+            addresses.extend(external);
+            (&mut own.host, addresses)
+        });
+        if let Some((host, addresses)) = own {
+            let mut effects = std::mem::take(&mut self.effects);
+            host.set_addresses(addresses, &self.clock, &mut effects);
+            self.apply(node, effects);
+            self.drain();
+        }
+        self.middlebox_events(node);
+        let what = format!("router {name}: has {new}");
+        self.log.push(self.clock.now_ns(), Event::Action { what });
+        if !off.is_zero() {
+            self.router_off(name, off);
+        }
+    }
+
+    fn set_nat(&mut self, name: &str, config: Option<Translation>, keeps: bool) {
+        self.with_router(name, |router| {
+            if let (Some(nat), Some(config)) = (&mut router.nat, config) {
+                if !keeps {
+                    nat.clear();
+                }
+                nat.set_config(config);
+            }
+        });
+    }
+
+    fn restart(&mut self, name: &str, off: Duration, keeps: bool) {
+        let Some(node) = self.node(name) else { return };
+        let back_ns = self.clock.now_ns() + nanos(off);
+        for slot in self.stop_programs(node, keeps) {
+            self.agenda.push(back_ns, Entry::Start { node, slot });
+        }
+        self.note_presence(node);
+    }
+
+    fn kill(&mut self, name: &str) {
+        let Some(node) = self.node(name) else { return };
+        self.stop_programs(node, true);
+        self.bury(node);
+        self.note_presence(node);
+    }
+
     fn change_link(&mut self, name: &str, link: &Access) {
-        if let Some(node) = self.node(name) {
+        if let Some(node) = self.cable_of(name) {
             let site = &mut self.sites[node as usize];
             site.up.set_config(link.up.clone());
             site.down.set_config(link.down.clone());

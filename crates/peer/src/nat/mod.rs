@@ -56,6 +56,8 @@ pub(crate) struct Nat {
     local: Vec<SocketAddr>,
     /// Our port as the router opened it for everybody.
     mapped: Option<SocketAddr>,
+    /// Those of each family from which datagrams leave.
+    preferred: [Option<SocketAddr>; 2],
     servers: BTreeMap<SocketAddr, Server>,
     pending: BTreeMap<[u8; 12], (SocketAddr, Instant)>,
     round: u64,
@@ -108,17 +110,23 @@ impl Nat {
         server.answer.as_ref().filter(|answer| answer.round + 1 >= self.round)
     }
 
-    /// New interface addresses. `true` if one that was there is gone, so that nothing learned before holds.
+    /// New interface addresses, the preferred first. `true` if one that was there is gone or no longer preferred, so that
+    /// nothing learned before holds.
     pub(crate) fn set_local(&mut self, addresses: &[SocketAddr], env: &mut Env<'_>) -> bool {
         let mut local: Vec<SocketAddr> =
             addresses.iter().copied().filter(|&address| is_usable(address)).take(MAX_LOCAL).collect();
+        let preferred = [true, false].map(|v4| local.iter().copied().find(|address| address.is_ipv4() == v4));
         local.sort_unstable();
         local.dedup();
-        if local == self.local {
+        if local == self.local && preferred == self.preferred {
             return false;
         }
-        let moved = self.local.iter().any(|old| !local.contains(old));
+        // One that comes beside another family's is no reason to doubt that one.
+        let other = |(old, new): (&Option<SocketAddr>, &Option<SocketAddr>)| old.is_some() && old != new;
+        let moved = self.local.iter().any(|old| !local.contains(old))
+            || self.preferred.iter().zip(&preferred).any(other);
         self.local = local;
+        self.preferred = preferred;
         if moved {
             for server in self.servers.values_mut() {
                 server.answer = None;

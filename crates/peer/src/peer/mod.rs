@@ -117,10 +117,16 @@ impl Peer {
     }
 
     /// The tunnel address of the peer of that name; `None` while the map has no such peer. Of several, the first to have
-    /// registered.
+    /// registered of those online, or of all if none is.
     #[must_use]
     pub fn tunnel_address(&self, name: &str) -> Option<IpAddr> {
         self.directory.tunnel_address(name)
+    }
+
+    /// Changes with everything that the coordination server tells of other peers: [`Peer::tunnel_address`] may say something else.
+    #[must_use]
+    pub fn map_version(&self) -> u64 {
+        self.directory.version()
     }
 
     /// Takes an input. Drain [`Peer::poll_transmit`] and [`Peer::poll_event`] afterwards.
@@ -163,8 +169,11 @@ impl Peer {
         self.settle(now);
     }
 
-    /// Does what is due. Early calls do nothing.
+    /// Does what is due. Early calls do nothing; one that is late by [`Policy::asleep`] finds that the machine has slept.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.poll_timeout().is_some_and(|(at, _)| at + self.policy.asleep <= now) {
+            self.doubt_everything("slept", now);
+        }
         self.signalling.handle_timeout(env!(self, now));
         self.relays.handle_timeout(env!(self, now));
         let active = self.nat.is_refresh_due(now) && self.is_active(now);
@@ -225,14 +234,27 @@ impl Peer {
             return;
         }
         if moved || !was_online {
-            self.signalling.restart("other network", env!(self, now));
-            self.relays.restart("other network", env!(self, now));
+            self.start_over("other network", now);
+        } else {
+            self.signalling.start(env!(self, now));
         }
+    }
+
+    /// The machine has slept: its mappings may be gone, its connections dead, and it may be anywhere.
+    fn doubt_everything(&mut self, reason: &str, now: Instant) {
+        if self.nat.is_online() {
+            self.nat.refresh(env!(self, now));
+            self.start_over(reason, now);
+        }
+    }
+
+    /// Connects to all servers anew, and trusts no path until it has answered.
+    fn start_over(&mut self, reason: &str, now: Instant) {
+        self.signalling.restart(reason, env!(self, now));
+        self.relays.restart(reason, env!(self, now));
         self.signalling.start(env!(self, now));
-        if moved || !was_online {
-            for id in self.directory.live_ids() {
-                self.with_paths(id, now, |paths, cx| paths.own_changed(true, cx));
-            }
+        for id in self.directory.live_ids() {
+            self.with_paths(id, now, |paths, cx| paths.own_changed(true, cx));
         }
     }
 
