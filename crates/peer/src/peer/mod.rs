@@ -50,6 +50,8 @@ pub struct Peer {
     directory: Directory,
     device: Device,
     out: Out,
+    /// When it was last called.
+    called: Instant,
 }
 
 impl std::fmt::Debug for Peer {
@@ -107,6 +109,7 @@ impl Peer {
             directory: Directory::default(),
             device,
             out: Out::default(),
+            called: now,
         }
     }
 
@@ -131,6 +134,7 @@ impl Peer {
 
     /// Takes an input. Drain [`Peer::poll_transmit`] and [`Peer::poll_event`] afterwards.
     pub fn handle(&mut self, input: Input<'_>, now: Instant) {
+        self.notice_sleep(now);
         match input {
             Input::Addresses(addresses) => self.addresses(addresses, now),
             Input::Resolver(resolver) => self.resolver = Some(resolver),
@@ -169,11 +173,9 @@ impl Peer {
         self.settle(now);
     }
 
-    /// Does what is due. Early calls do nothing; one that is late by [`Policy::asleep`] finds that the machine has slept.
+    /// Does what is due. Early calls do nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_some_and(|(at, _)| at + self.policy.asleep <= now) {
-            self.doubt_everything("slept", now);
-        }
+        self.notice_sleep(now);
         self.signalling.handle_timeout(env!(self, now));
         self.relays.handle_timeout(env!(self, now));
         let active = self.nat.is_refresh_due(now) && self.is_active(now);
@@ -240,11 +242,17 @@ impl Peer {
         }
     }
 
-    /// The machine has slept: its mappings may be gone, its connections dead, and it may be anywhere.
-    fn doubt_everything(&mut self, reason: &str, now: Instant) {
-        if self.nat.is_online() {
+    /// A deadline that is late by [`Policy::asleep`] means that the machine has slept: its mappings may be gone, its
+    /// connections dead, and it may be anywhere. One that has come up with the last call was not due before.
+    fn notice_sleep(&mut self, now: Instant) {
+        let last = std::mem::replace(&mut self.called, now);
+        let asleep = self.policy.asleep;
+        if last + asleep <= now
+            && self.nat.is_online()
+            && self.poll_timeout().is_some_and(|(at, _)| at.max(last) + asleep <= now)
+        {
             self.nat.refresh(env!(self, now));
-            self.start_over(reason, now);
+            self.start_over("slept", now);
         }
     }
 
