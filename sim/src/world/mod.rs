@@ -238,7 +238,7 @@ impl World {
             net::Inner::Router(router) => {
                 router.nat.as_ref()?.trouble().map(|what| format!("{}: {what}", site.name))
             }
-            net::Inner::Host(_) => None,
+            net::Inner::Host(_) | net::Inner::Outlet(_) => None,
         };
         self.sites.iter().filter_map(trouble).collect()
     }
