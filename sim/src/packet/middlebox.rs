@@ -77,3 +77,27 @@ impl Packet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use nat::Packet as _;
+
+    #[test]
+    fn the_mtu_in_an_error_is_that_of_the_version_it_is_told_in() {
+        let ep = |text: &str| text.parse::<SocketAddr>().expect("an endpoint");
+        let sent = Packet::udp(ep("[3001::2]:1"), ep("[64:ff9b::33.0.0.9]:7"), Bytes::new());
+        let told = |packet: &Packet| match &packet.body {
+            Body::Error(error) => error.kind,
+            _ => panic!("an error stays one"),
+        };
+        let mut error = Packet::error(ep("33.0.0.254:0").ip(), ErrorKind::TooBig { mtu: 1400 }, sent);
+        error.set_src(ep("[64:ff9b::33.0.0.254]:0"));
+        assert_eq!(told(&error), ErrorKind::TooBig { mtu: 1420 });
+        error.set_src(ep("33.0.0.254:0"));
+        assert_eq!(told(&error), ErrorKind::TooBig { mtu: 1400 });
+        error.set_src(ep("33.0.0.1:0"));
+        assert_eq!(told(&error), ErrorKind::TooBig { mtu: 1400 });
+    }
+}
