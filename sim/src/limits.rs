@@ -60,6 +60,11 @@ pub const LIMITS: &[Limit] = &[
         "A closed port is noticed by silence, as late as a filtered one.",
     ),
     limit(
+        "ICMP",
+        "a provider's router has no address: what it says of a packet too big for a line comes from where that was to go",
+        "A host that minds who tells it of a smaller MTU would believe too easily.",
+    ),
+    limit(
         "NAT",
         "a NAT gives a host no ports beyond its block (RFC 7422's overflow), and never one twice where its block is used up",
         "Google's and Microsoft's NATs hold out longer than here, since they reuse a port towards other destinations.",

@@ -101,7 +101,7 @@ impl Queue {
             self.dropping = true;
             // After a short break it goes on where it was.
             let delta = self.count.saturating_sub(self.last_count);
-            let recent = now.saturating_sub(self.drop_next) < 16 * to_ns(codel.interval);
+            let recent = now.saturating_sub(self.drop_next) < to_ns(codel.interval).saturating_mul(16);
             self.count = if delta > 1 && recent { delta } else { 1 };
             self.drop_next = control_law(now, codel, self.count);
             self.last_count = self.count;

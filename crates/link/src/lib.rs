@@ -383,7 +383,8 @@ impl Link {
                 Some(trace) => trace.mean_bps(),
                 None => self.config.rate_bps.unwrap_or(u64::MAX),
             };
-            let idle = idle.filter(|idle| *idle > 0);
+            // A trace does not say since when there was nothing to send.
+            let idle = idle.filter(|idle| *idle > 0 && self.config.trace.is_none());
             let queued = self.waiting.bytes();
             match special.red.arrive(red, queued, idle, rate, packet.ecn_capable(), &mut self.rng) {
                 Decision::Pass => {}
@@ -427,6 +428,8 @@ impl Link {
             }
         }
         let (flow, ecn_capable) = (packet.flow(), packet.ecn_capable());
+        // No packet is larger, and sums of them fit.
+        let bytes = bytes.min(u64::from(u32::MAX));
         let item = Item { ticket, bytes, flow, ecn_capable, since: now };
         let mut dropped = std::mem::take(&mut special.scratch);
         special.managed.enqueue(&self.config.aqm, self.config.queue_bytes, item, &mut dropped);

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use link::{Aqm, CoDel, DropReason, FqCoDel, Frame, Link, LinkConfig, Red, Sent, Share};
+use link::{
+    Aqm, CoDel, DropReason, FqCoDel, Frame, Jitter, Late, Link, LinkConfig, Loss, Outages, Red, Sent, Share,
+    StepTo, Steps,
+};
 use proptest::prelude::*;
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::SeedableRng as _;
@@ -348,7 +351,109 @@ fn aqms() -> impl Strategy<Value = Aqm> {
     ]
 }
 
+/// Durations of any length, and those that matter.
+fn durations() -> impl Strategy<Value = Duration> + Clone {
+    prop_oneof![
+        Just(Duration::ZERO),
+        Just(Duration::MAX),
+        any::<u64>().prop_map(Duration::from_secs),
+        (0..2_000_000_u64).prop_map(Duration::from_micros),
+    ]
+}
+
+fn shares() -> impl Strategy<Value = Share> {
+    (0..=1_000_000_000_u32).prop_map(Share::per_billion)
+}
+
+/// Anything that the types allow, sense or not.
+fn anything() -> impl Strategy<Value = LinkConfig> {
+    let codel = (durations(), durations(), any::<bool>()).prop_map(|(target, interval, ecn)| CoDel {
+        target,
+        interval,
+        ecn,
+    });
+    let aqm = prop_oneof![
+        Just(Aqm::DropTail),
+        codel.clone().prop_map(Aqm::CoDel),
+        (codel, any::<u16>(), any::<u32>()).prop_map(|(codel, flows, quantum)| Aqm::FqCoDel(FqCoDel {
+            codel,
+            flows,
+            quantum
+        })),
+        (any::<u64>(), any::<u64>(), shares(), any::<bool>())
+            .prop_map(|(min, max, probability, ecn)| Aqm::Red(Red { min, max, probability, ecn })),
+    ];
+    let loss = prop_oneof![
+        shares().prop_map(Loss::Random),
+        (shares(), shares(), shares(), shares()).prop_map(|(p, r, h, k)| Loss::GilbertElliott { p, r, h, k }),
+        any::<(u32, u32)>().prop_map(|(length, every)| Loss::Burst { length, every }),
+    ];
+    let jitter = prop_oneof![
+        durations().prop_map(|plus_minus| Jitter::Uniform { plus_minus }),
+        durations().prop_map(|std_dev| Jitter::Normal { std_dev }),
+        durations().prop_map(|std_dev| Jitter::Pareto { std_dev }),
+    ];
+    let outages = (durations(), durations(), durations(), any::<bool>())
+        .prop_map(|(every, lasts, first, random)| Outages { every, lasts, first, random });
+    let to = prop_oneof![Just(StepTo::Anywhere), Just(StepTo::UpAndBack)];
+    let steps = (durations(), durations(), durations(), to, durations(), shares())
+        .prop_map(|(every, first, by, to, disturbed, loss)| Steps { every, first, by, to, disturbed, loss });
+    let late = (shares(), durations()).prop_map(|(share, by)| Late { share, by });
+    let rate = prop_oneof![any::<Option<u64>>(), (1..10_000_000_u64).prop_map(Some)];
+    let first = (durations(), jitter, rate, any::<Option<u64>>(), loss, any::<bool>(), aqm);
+    let second = (late, shares(), shares(), prop::option::of(outages), prop::option::of(steps));
+    (first, second).prop_map(|(first, second)| {
+        let (delay, jitter, rate_bps, queue_bytes, loss, may_reorder, aqm) = first;
+        let (late, duplicate, corrupt, outages, steps) = second;
+        LinkConfig {
+            delay,
+            jitter,
+            rate_bps,
+            queue_bytes,
+            loss,
+            may_reorder,
+            aqm,
+            late,
+            duplicate,
+            corrupt,
+            outages,
+            steps,
+            ..LinkConfig::default()
+        }
+    })
+}
+
 proptest! {
+    /// Absurd configurations, one after the other, neither panic nor hang, and every ticket is answered.
+    #[test]
+    fn nothing_overflows(
+        configs in prop::collection::vec(anything(), 1..4),
+        packets in prop::collection::vec((0..3_000_000_u64, any::<usize>(), 0..6_u64, any::<bool>()), 1..40),
+    ) {
+        let begin = start();
+        let mut link = Link::new(configs[0].clone(), Pcg64Mcg::seed_from_u64(4)).anchored(begin, 9);
+        let (mut now, mut open) = (begin, 0);
+        let count = packets.len();
+        for (i, (gap, bytes, flow, ecn)) in packets.into_iter().enumerate() {
+            link.set_config(configs[i * configs.len() / count].clone());
+            now += Duration::from_nanos(gap);
+            while let Some(due) = link.poll_timeout().filter(|due| *due <= now) {
+                link.handle_timeout(due);
+            }
+            // Every other packet is of a size that there is.
+            let bytes = if i % 2 == 0 { bytes % 3000 } else { bytes };
+            open += u32::from(matches!(link.send(Packet { bytes, flow, ecn }, now), Sent::Queued(_)));
+        }
+        for _ in 0..count {
+            let Some(due) = link.poll_timeout() else { break };
+            link.handle_timeout(due);
+        }
+        // Beyond what the clock can say nothing is due.
+        let ended = link.poll_timeout().is_none();
+        let answered = std::iter::from_fn(|| link.poll_sent()).count();
+        prop_assert!(answered as u32 == open || (!ended || link.queued_bytes(now) > 0));
+    }
+
     /// Every packet has one fate; a flow keeps its order; the rate is never exceeded, and the wire is never idle while
     /// something waits.
     #[test]

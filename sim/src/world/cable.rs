@@ -6,8 +6,7 @@ use crate::icmp::may_answer;
 use crate::packet::{Body, ErrorKind, IpEcn, Packet};
 use link::{DropReason, Frame, Link, Sent};
 use nat::Side;
-use rustc_hash::FxHasher;
-use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
 use trace::Name;
 
 /// A direction of a node's cable.
@@ -170,15 +169,27 @@ impl Frame for Packet {
         self.wire_len()
     }
 
+    /// FNV-1a over protocol, addresses and ports: the same on every machine.
     fn flow(&self) -> u64 {
-        let mut hasher = FxHasher::default();
-        let proto: u8 = match self.body {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut mix = |bytes: &[u8]| {
+            for byte in bytes {
+                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        mix(&[match self.body {
             Body::Udp(_) => 17,
             Body::Tcp(_) => 6,
             _ => 1,
-        };
-        (proto, self.src, self.dst).hash(&mut hasher);
-        hasher.finish()
+        }]);
+        for end in [self.src, self.dst] {
+            match end.ip() {
+                IpAddr::V4(ip) => mix(&ip.octets()),
+                IpAddr::V6(ip) => mix(&ip.octets()),
+            }
+            mix(&end.port().to_be_bytes());
+        }
+        hash
     }
 
     fn ecn_capable(&self) -> bool {
