@@ -141,7 +141,7 @@ pub const LIMITS: &[Limit] = &[
     ),
     limit(
         "TCP",
-        "no ECN (nobody asks for it, so that no queue has a packet to mark), pacing, BBR, fast open or path MTU discovery",
+        "no ECN (nobody asks for it, so that no queue has a packet to mark), pacing, BBR or fast open; a smaller MTU is learned by ICMP alone (no RFC 4821)",
         "Goodput is that of CUBIC without pacing.",
     ),
     limit(
