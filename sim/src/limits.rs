@@ -45,6 +45,19 @@ pub const LIMITS: &[Limit] = &[
         "A path that fragments large datagrams of UDP works in reality and is a black hole here.",
     ),
     limit(
+        "Linux",
+        "the translator of Linux does not check TCP's windows, evicts nothing from a full table (early_drop, TIME_WAIT), and its \
+         table is its own, where a machine's namespaces share one limit",
+        "A segment out of window passes that the kernel would call invalid, and a flood of half-open connections does not make \
+         room for itself.",
+    ),
+    limit(
+        "Linux",
+        "with --boxes kernel the timers and the size of the table are still the model's, packets carry no payload and one sequence \
+         number, routers without IPv4 translation stay models, and firewalls do too",
+        "A kernel whose timers differ is not noticed, and runs repeat exactly only where the kernel draws no port at random.",
+    ),
+    limit(
         "ICMP",
         "the internet is silent about addresses that nobody has; a host's own network knows no ARP",
         "A packet to a private address across the internet, or to a machine that has left the home, vanishes untold.",

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use nat::{
-    Filtering, ForwardPolicy, Hairpin, InputPolicy, LinuxConfig, LinuxRule, Mapping, NatConfig,
+    Filtering, ForwardPolicy, Hairpin, InputPolicy, LinuxConfig, LinuxRule, Mapping, NatConfig, Pooling,
     PortAllocation, PortRange, Translation,
 };
 
@@ -69,6 +69,33 @@ fn refuse<T>(why: String) -> Result<T, NotExpressible> {
 
 fn axes_as_rules(axes: &NatConfig) -> Result<LinuxConfig, NotExpressible> {
     let NatConfig { mapping, filtering, allocation, .. } = *axes;
+    // What differs only in conditions that no rule is needed for: full tables, taken ports, ports opened on request.
+    let known = NatConfig {
+        mapping,
+        filtering,
+        allocation,
+        collision: axes.collision,
+        ports: axes.ports,
+        pooling: axes.pooling,
+        hairpin: axes.hairpin,
+        timeouts: axes.timeouts,
+        refresh_outbound: axes.refresh_outbound,
+        refresh_inbound: axes.refresh_inbound,
+        tcp_pickup: axes.tcp_pickup,
+        mapped_outbound: axes.mapped_outbound,
+        when_full: axes.when_full,
+        exhausted: axes.exhausted,
+        fragments: axes.fragments,
+        capacity: axes.capacity,
+        ..NatConfig::RFC
+    };
+    if *axes != known {
+        return refuse(
+            "an axis besides mapping, filtering, ports, their range, pooling, hairpin, the timeouts, tcp-pickup and \
+             capacity is not what the RFCs ask"
+                .to_owned(),
+        );
+    }
     let hairpin = axes.hairpin == Hairpin::ExternalSource;
     let hairpins = hairpin || axes.hairpin == Hairpin::Off;
     if !hairpins {
@@ -106,22 +133,19 @@ fn axes_as_rules(axes: &NatConfig) -> Result<LinuxConfig, NotExpressible> {
     if !(axes.refresh_inbound && axes.refresh_outbound) {
         return refuse("packets of one direction that refresh nothing".to_owned());
     }
+    let computed = matches!(rule, LinuxRule::AddressHash | LinuxRule::Sequential);
     Ok(LinuxConfig {
         rule,
-        ports: ports.filter(|_| !matches!(rule, LinuxRule::AddressHash | LinuxRule::Sequential)),
+        ports,
         random,
-        persistent: true,
+        persistent: !computed && axes.pooling == Pooling::Paired,
         hairpin,
         input: InputPolicy::Drop,
         forward: if rule.has_map() { ForwardPolicy::Accept } else { ForwardPolicy::Drop },
-        map_timeout: axes.timeouts.udp_replied.max(axes.timeouts.tcp_established),
+        map_timeout: axes.timeouts.udp_replied,
         timeouts: axes.timeouts,
         tcp_pickup: axes.tcp_pickup,
         capacity: axes.capacity,
         ..LinuxConfig::MASQUERADE
-    })
-    .map(|config| match config.rule {
-        LinuxRule::AddressHash | LinuxRule::Sequential => LinuxConfig { persistent: false, ..config },
-        _ => config,
     })
 }
