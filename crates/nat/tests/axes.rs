@@ -167,8 +167,7 @@ fn table_is_sound(nat: &Nat, config: &NatConfig) -> Result<(), TestCaseError> {
         externals.push((proto, external));
         *of_host.entry(inside.ip()).or_default() += 1;
         prop_assert!(config.ports.contains(external.port()));
-        if config.block != 0 {
-            let block = (external.port() - config.ports.low) / config.block;
+        if let Some(block) = (external.port() - config.ports.low).checked_div(config.block) {
             prop_assert_eq!(*blocks.entry((inside.ip(), external.ip())).or_insert(block), block);
         }
     }

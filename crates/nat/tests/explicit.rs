@@ -135,6 +135,25 @@ fn one_without_an_end_outlives_all_but_a_reboot() {
 }
 
 #[test]
+fn a_host_with_an_address_of_its_own_has_every_port_already() {
+    let mut nat = Bench::preset("one-to-one");
+    assert_eq!(nat.nat.external_for(ep(HOST).ip()), Some(external(0).ip()));
+    assert_eq!(map(&mut nat, HOST, Wanted::Prefer(9), 60), Ok(4000));
+    assert_eq!(map(&mut nat, HOST, Wanted::Exactly(9), 60), Err(MapError::PortTaken));
+    assert_eq!(map(&mut nat, OTHER, Wanted::Any, 60), Err(MapError::NoExternalAddress));
+    assert_eq!(nat.reply(STRANGER, external(4000)), Ok(ep(HOST)));
+}
+
+#[test]
+fn what_rests_on_a_lost_address_rests_no_more() {
+    let config = NatConfig { hold_down: secs(120), ..preset("full-cone") };
+    let mut nat = Bench::new(config);
+    nat.out(udp(HOST, SERVER));
+    nat.nat.set_external(vec!["198.51.100.9".parse().unwrap()], nat.now);
+    assert_eq!(nat.out(udp(OTHER, SERVER)), ep("198.51.100.9:4000"));
+}
+
+#[test]
 fn the_end_of_a_mapping_is_a_deadline() {
     let mut nat = Bench::preset("full-cone");
     map(&mut nat, HOST, Wanted::Any, 60).unwrap();

@@ -31,7 +31,6 @@ impl Nat {
         self.expire(now);
         self.owners.resize(external.len(), None);
         self.external = external;
-        self.ports.wake();
         let lost: Vec<u32> = (self.bindings.iter())
             .filter(|(_, binding)| !self.external.contains(&binding.external.ip()))
             .map(|(slot, _)| slot as u32)
@@ -39,6 +38,8 @@ impl Nat {
         for slot in lost {
             self.drop_binding(slot, now, Ended::AddressLost);
         }
+        // What rests does so on addresses that have another place now, or none.
+        self.ports.wake();
         for (_, binding) in &mut self.bindings {
             let same = self.external.iter().position(|ip| *ip == binding.external.ip());
             binding.address = same.unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Binding, Nat};
 use crate::key::{Key, bits};
-use crate::{DropReason, Ended, Mapping, Proto};
+use crate::{DropReason, Ended, Mapping, Pooling, Proto};
 
 /// The external port that somebody asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,12 @@ impl Nat {
     ) -> Result<SocketAddr, MapError> {
         let now = self.epoch.ns(now);
         self.expire(now);
+        if self.config.pooling == Pooling::OneToOne {
+            // All ports are its own already, and stay so.
+            let ip = self.address_of(inside.ip()).ok_or(MapError::NoExternalAddress)?;
+            let other = matches!(wanted, Wanted::Exactly(port) if port != inside.port());
+            return if other { Err(MapError::PortTaken) } else { Ok(SocketAddr::new(ip, inside.port())) };
+        }
         let lease = until.map_or(u64::MAX, |until| self.epoch.ns(until).clamp(1, u64::MAX - 1));
         let address = self.address_for(inside.ip(), inside.ip()).ok_or(MapError::NoExternalAddress)?;
         let holder = |nat: &Nat, port: u16| {
@@ -127,6 +133,9 @@ impl Nat {
 
     /// The external address of a new binding of this inside address; `None` if there is none of its IP version.
     pub fn external_for(&self, inside: IpAddr) -> Option<IpAddr> {
+        if self.config.pooling == Pooling::OneToOne {
+            return self.place_of(inside).map(|address| self.external[address]);
+        }
         self.address_for(inside, inside).map(|address| self.external[address])
     }
 

@@ -43,16 +43,19 @@ impl Nat {
     }
 
     /// The external address of an inside address, which gets the first that is nobody's with its first packet.
-    fn address_of(&mut self, inside: IpAddr) -> Option<IpAddr> {
-        let owned = self.owners.iter().position(|owner| *owner == Some(inside)).or_else(|| {
-            let free = |(owner, external): (&Option<IpAddr>, &IpAddr)| {
-                owner.is_none() && external.is_ipv4() == inside.is_ipv4()
-            };
-            let first = self.owners.iter().zip(&self.external).position(free)?;
-            self.owners[first] = Some(inside);
-            Some(first)
-        })?;
-        Some(self.external[owned])
+    pub(super) fn address_of(&mut self, inside: IpAddr) -> Option<IpAddr> {
+        let place = self.place_of(inside)?;
+        self.owners[place] = Some(inside);
+        Some(self.external[place])
+    }
+
+    /// The place of its external address, or of the one that it would get.
+    pub(super) fn place_of(&self, inside: IpAddr) -> Option<usize> {
+        let fits = |(owner, external): (&Option<IpAddr>, &IpAddr)| {
+            owner.is_none() && external.is_ipv4() == inside.is_ipv4()
+        };
+        let owned = self.owners.iter().position(|owner| *owner == Some(inside));
+        owned.or_else(|| self.owners.iter().zip(&self.external).position(fits))
     }
 
     fn owner_of(&self, external: IpAddr) -> Option<IpAddr> {
