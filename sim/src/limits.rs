@@ -31,8 +31,8 @@ pub const LIMITS: &[Limit] = &[
     ),
     limit(
         "network",
-        "one address of each IP version per host, one cable per node",
-        "No multi-homing and no roaming between interfaces.",
+        "a host sends everything over its first interface that is up, and a peer has one socket",
+        "Paths over two interfaces at once are not played.",
     ),
     limit(
         "network",
@@ -169,8 +169,8 @@ pub const LIMITS: &[Limit] = &[
     ),
     limit(
         "coordination",
-        "one server, no access rules, no key expiry; its records outlive its restart",
-        "Loss of its records is not played.",
+        "one server, no access rules, no key expiry",
+        "A second server that takes over is not played.",
     ),
     limit(
         "peer",
@@ -187,7 +187,21 @@ pub const LIMITS: &[Limit] = &[
         "programs take no time: a packet is handled in the instant it arrives",
         "CPU cost does not show in latency or goodput.",
     ),
-    limit("host", "clocks run alike and never jump", "Errors of clocks are not played."),
+    limit(
+        "host",
+        "wall clocks jump where the timeline says so, and all clocks run alike",
+        "Clocks that drift are not played.",
+    ),
+    limit(
+        "host",
+        "the monotonic clock goes on in sleep, as CLOCK_BOOTTIME",
+        "A program that counts with CLOCK_MONOTONIC would not see how long it has slept.",
+    ),
+    limit(
+        "host",
+        "a peer that moves to another network goes on asking the gateway of its first one for a port",
+        "Port mapping after a move looks worse than it is.",
+    ),
 ];
 
 /// The page of limits, as Markdown.
