@@ -18,8 +18,8 @@ use rustc_hash::FxBuildHasher;
 use trace::{Name, NodeKind};
 
 use crate::scenario::{
-    Access, Action, Attachment, Families, Host, Interface, Proxy, Relay, Router, Scenario, Server, Way, prefix, regions,
-    words,
+    Access, Action, Attachment, Families, Host, Interface, Proxy, Relay, Router, Scenario, Server, Way,
+    prefix, regions, words,
 };
 
 /// Name of the coordination server's node.
@@ -760,11 +760,22 @@ fn drafts<'s>(scenario: &'s Scenario) -> Vec<Draft<'s>> {
             of: None,
         });
     }
-    let mut server = |name: &'s str, kind, region: &String, families, addresses: [Option<IpAddr>; 2], link| {
-        let ([address, address6], attached) = (addresses, Attachment::Region(region.clone()));
-        let name = name.into();
-        drafts.push(Draft { name, kind, attached, families, address, address6, link, router: None, of: None });
-    };
+    let mut server =
+        |name: &'s str, kind, region: &String, families, addresses: [Option<IpAddr>; 2], link| {
+            let ([address, address6], attached) = (addresses, Attachment::Region(region.clone()));
+            let name = name.into();
+            drafts.push(Draft {
+                name,
+                kind,
+                attached,
+                families,
+                address,
+                address6,
+                link,
+                router: None,
+                of: None,
+            });
+        };
     for (name, Relay { region, families, address, address6, link }) in &scenario.relays {
         server(name, NodeKind::Relay, region, *families, [*address, *address6], link);
     }
@@ -773,13 +784,24 @@ fn drafts<'s>(scenario: &'s Scenario) -> Vec<Draft<'s>> {
     }
     let Server { region, families, address, address6, link } = &scenario.coordinator;
     server(COORDINATOR, NodeKind::Coordinator, region, *families, [*address, *address6], link);
-    let mut place_of = |name: String, to: &Attachment, address: Option<IpAddr>, link, of: (&'s str, &'s str, bool, bool)| {
-        let families = families_at(scenario, of.0, to);
-        let second = families == Families::Dual && address.is_some_and(|address| address.is_ipv6());
-        let (address, address6) = if second { (None, address) } else { (address, None) };
-        let (name, kind, attached) = (name.into(), NodeKind::Host, to.clone());
-        drafts.push(Draft { name, kind, attached, families, address, address6, link, router: None, of: Some(of) });
-    };
+    let mut place_of =
+        |name: String, to: &Attachment, address: Option<IpAddr>, link, of: (&'s str, &'s str, bool, bool)| {
+            let families = families_at(scenario, of.0, to);
+            let second = families == Families::Dual && address.is_some_and(|address| address.is_ipv6());
+            let (address, address6) = if second { (None, address) } else { (address, None) };
+            let (name, kind, attached) = (name.into(), NodeKind::Host, to.clone());
+            drafts.push(Draft {
+                name,
+                kind,
+                attached,
+                families,
+                address,
+                address6,
+                link,
+                router: None,
+                of: Some(of),
+            });
+        };
     for (name, host) in &scenario.hosts {
         for (own, Interface { attached, address, link, up }) in &host.interfaces {
             place_of(words::interface(name, own), attached, *address, link, (name, own, true, *up));

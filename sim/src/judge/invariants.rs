@@ -70,7 +70,10 @@ fn timeline_cuts(scenario: &Scenario) -> bool {
     };
     scenario.timeline.iter().any(|timed| match timed.action {
         Action::SetLink { up, .. } | Action::SetInterface { up, .. } => !up,
-        Action::SetFirewall { .. } | Action::ChangeLink { .. } | Action::SetNat { .. } | Action::Kill { .. } => true,
+        Action::SetFirewall { .. }
+        | Action::ChangeLink { .. }
+        | Action::SetNat { .. }
+        | Action::Kill { .. } => true,
         Action::BlackHole { lasts, .. } | Action::Slow { lasts, .. } | Action::Cut { lasts, .. } => {
             late(timed, lasts)
         }

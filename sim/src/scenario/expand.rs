@@ -7,8 +7,8 @@ use nat::{Hairpin, LinuxConfig, NatConfig, Timeouts, Translation};
 use trace::FlowKind;
 
 use super::model::{
-    Access, Action, Attachment, Expect, Families, Ipv6, Place, ProxyLogin, Repeat, Scenario, Server, Traffic, UsedProxy,
-    Way,
+    Access, Action, Attachment, Expect, Families, Ipv6, Place, ProxyLogin, Repeat, Scenario, Server, Traffic,
+    UsedProxy, Way,
 };
 use super::value::{Refresh, Words as _};
 use super::{filter, gateway, links, words};
@@ -491,7 +491,8 @@ fn with(key: &'static str, lasts: Option<std::time::Duration>, mut pairs: Pairs)
 }
 
 fn places(places: &[Place]) -> String {
-    let names: Vec<String> = places.iter().map(|(Place::Region(name) | Place::Node(name))| text(name)).collect();
+    let names: Vec<String> =
+        places.iter().map(|(Place::Region(name) | Place::Node(name))| text(name)).collect();
     format!("[{}]", names.join(", "))
 }
 

@@ -22,8 +22,8 @@ use super::ipv6::WayWord;
 use super::links::{Delay, FileName, Mtu, Pmtud};
 use super::model::{Families, ProxyLogin, When};
 use super::value::{
-    Both, Jump, Ordered, PerSecond, Ports, Prefix, Queue, Quota, Rate, Ratio, Refresh, Size, State, Sugar, Udp, Val,
-    Word,
+    Both, Jump, Ordered, PerSecond, Ports, Prefix, Queue, Quota, Rate, Ratio, Refresh, Size, State, Sugar,
+    Udp, Val, Word,
 };
 use pref64::Pref64;
 

@@ -185,7 +185,8 @@ impl Builder<'_, '_> {
                 Some(Action::RestartHost { host: self.refer(host, &[Kind::Host])?, off, keeps })
             }
             _ => {
-                let help = "write restart = { relay = \"NAME\" }, { coordinator = true } or { host = \"NAME\" }";
+                let help =
+                    "write restart = { relay = \"NAME\" }, { coordinator = true } or { host = \"NAME\" }";
                 self.problems.add(span.clone(), "restart is about one server or host", help);
                 None
             }
@@ -241,7 +242,11 @@ impl Builder<'_, '_> {
             Place::Region(region) => Attachment::Region(region),
             Place::Node(name) if scenario.routers.contains_key(&name) => Attachment::Behind(name),
             Place::Node(name) => {
-                self.problems.add(to_span, format!("`{name}` is no router and no region"), "name one to move to");
+                self.problems.add(
+                    to_span,
+                    format!("`{name}` is no router and no region"),
+                    "name one to move to",
+                );
                 return None;
             }
         };
@@ -299,7 +304,11 @@ impl Builder<'_, '_> {
         let (from, to) = (places(self, from)?, places(self, to)?);
         // A node within the region that it is cut off from would be on both sides.
         if from.iter().any(|place| to.contains(place)) {
-            self.problems.add(span.clone(), "both sides of the cut name the same", "nothing is cut off from itself");
+            self.problems.add(
+                span.clone(),
+                "both sides of the cut name the same",
+                "nothing is cut off from itself",
+            );
         }
         Some(Action::Cut { from, to, lasts: take(lasts, self.problems) })
     }
@@ -405,7 +414,9 @@ fn cables(scenario: &Scenario) -> IndexMap<String, Access> {
     let routers = scenario.routers.iter().map(|(name, router)| (name, &router.link));
     let hosts = scenario.hosts.iter().map(|(name, host)| (name, &host.link));
     let interfaces = scenario.hosts.iter().flat_map(|(name, host)| {
-        host.interfaces.iter().map(move |(own, interface)| (words::interface(name, own), interface.link.clone()))
+        host.interfaces
+            .iter()
+            .map(move |(own, interface)| (words::interface(name, own), interface.link.clone()))
     });
     let relays = scenario.relays.iter().map(|(name, relay)| (name, &relay.link));
     let stuns = scenario.stuns.iter().map(|(name, stun)| (name, &stun.link));

@@ -99,7 +99,8 @@ fn span(lasts: Option<Duration>) -> String {
 }
 
 fn places(places: &[Place]) -> String {
-    let names: Vec<&str> = places.iter().map(|(Place::Region(name) | Place::Node(name))| name.as_str()).collect();
+    let names: Vec<&str> =
+        places.iter().map(|(Place::Region(name) | Place::Node(name))| name.as_str()).collect();
     names.join(", ")
 }
 

@@ -386,7 +386,10 @@ impl World {
         if let Some(wakes_ns) = site.asleep_until() {
             return self.agenda.push(wakes_ns, Entry::Start { node, slot });
         }
-        if self.starters[i].dead || site.has_no_power() || site.body.host().is_none_or(|host| host.is_running(slot)) {
+        if self.starters[i].dead
+            || site.has_no_power()
+            || site.body.host().is_none_or(|host| host.is_running(slot))
+        {
             return;
         }
         let program = self.make(i);

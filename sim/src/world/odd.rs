@@ -237,7 +237,8 @@ impl World {
     /// The node whose cable is in use under a name: that of a host is where the host is now.
     pub(super) fn cable_of(&self, name: &str) -> Option<u32> {
         let node = *self.by_name.get(name)?;
-        let host = if let Inner::Outlet(outlet) = &self.sites[node as usize].body { outlet.host } else { node };
+        let host =
+            if let Inner::Outlet(outlet) = &self.sites[node as usize].body { outlet.host } else { node };
         let plugs = self.sites[host as usize].odd.as_ref().map_or(&[][..], |odd| &odd.plugs);
         let own = name.split_once('.').map_or("", |(_, interface)| interface);
         Some(plugs.iter().find(|plug| plug.name == own).map_or(node, |plug| plug.site))
@@ -340,7 +341,9 @@ impl World {
                 _ => continue,
             };
             let now = outlet.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
-            if let (Inner::Host(host), Some(resolver)) = (&mut self.sites[node as usize].body, outlet.resolver) {
+            if let (Inner::Host(host), Some(resolver)) =
+                (&mut self.sites[node as usize].body, outlet.resolver)
+            {
                 host.set_resolver(resolver);
             }
             let odd = self.sites[node as usize].odd_mut();
@@ -380,7 +383,8 @@ impl World {
                 Place::Region(region) => {
                     let index = self.region_names.iter().position(|name| **name == **region);
                     for (site, member) in self.sites.iter().zip(&mut members) {
-                        *member |= index.is_some_and(|i| site.parent == Parent::Internet { region: i as u32 });
+                        *member |=
+                            index.is_some_and(|i| site.parent == Parent::Internet { region: i as u32 });
                     }
                 }
                 Place::Node(name) => {
