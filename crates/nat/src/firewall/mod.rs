@@ -192,7 +192,8 @@ impl Firewall {
         if self.config.block.iter().any(|rule| rule.matches(proto, inside.ip(), remote)) {
             return Err(self.refuse(DropReason::Blocked, side, proto));
         }
-        if !self.gate_open(now) && !(proto != Proto::Icmp && PORTAL_PORTS.contains(&remote.port())) {
+        let offered = proto != Proto::Icmp && PORTAL_PORTS.contains(&remote.port());
+        if !offered && !self.gate_open(now) {
             if let (Gate::Closed, Portal::After(wait)) = (self.gate, self.config.portal) {
                 self.gate = Gate::Opens(now.saturating_add(to_ns(wait)));
             }
