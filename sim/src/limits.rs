@@ -69,7 +69,7 @@ pub const LIMITS: &[Limit] = &[
     ),
     limit(
         "ICMP",
-        "a peer does not act on errors: anybody may forge one (RFC 5927)",
+        "a peer acts on no error but \"too big\", which makes it measure its path: anybody may forge one (RFC 5927)",
         "A closed port is noticed by silence, as late as a filtered one.",
     ),
     limit(
@@ -176,6 +176,11 @@ pub const LIMITS: &[Limit] = &[
         "peer",
         "paths are chosen by round trip: nobody measures what rate a path has",
         "A throttled direct path is kept, though the relay would be faster (`firewall/flows-throttled`).",
+    ),
+    limit(
+        "peer",
+        "a path that loses large packets alone is noticed while nothing else comes back from the tunnel, or by an ICMP error",
+        "A transfer in silence beside a lively call over the same path stays in the black hole.",
     ),
     limit(
         "peer",

@@ -177,6 +177,7 @@ impl<'a> Story<'a> {
             "triggered" => format!("{checks} in answer to the other's"),
             "keep-alive" => format!("{checks} to keep the path open"),
             "liveness" => format!("{checks} to see whether the path still works"),
+            "width" => format!("{checks} as long as the packets that bring nothing back"),
             other => format!("{checks} ({other})"),
         };
         let to = match &round.to[..] {
