@@ -5,7 +5,7 @@ mod common;
 use bytes::Bytes;
 use common::scenario;
 use punchbag::Program;
-use punchbag::host::{Input, Output};
+use punchbag::host::{ConnId, Input, Output};
 use punchbag::packet::ErrorKind;
 use punchbag::topology::Topology;
 use punchbag::world::{Options, Seed, World};
@@ -217,4 +217,98 @@ fn rfc4787_req9_each_layer_turns_back_what_is_for_its_own_address_and_no_other()
         assert_eq!(hairpinned(building, carrier, at_building), inner, "{building} inside {carrier}");
         assert_eq!(hairpinned(building, carrier, at_carrier), outer, "{building} inside {carrier}");
     }
+}
+
+/// Opens a TCP connection and writes down when it hears that there is none.
+struct Dialer {
+    to: SocketAddr,
+    start: Option<Instant>,
+    closed: Rc<RefCell<Vec<Duration>>>,
+    out: VecDeque<Output>,
+}
+
+impl Program for Dialer {
+    fn udp_ports(&self) -> Vec<u16> {
+        Vec::new()
+    }
+
+    fn handle(&mut self, input: Input<'_>, now: Instant) {
+        let start = *self.start.get_or_insert(now);
+        match input {
+            Input::Addresses(_) => self.out.push_back(Output::Connect { conn: ConnId(0), to: self.to }),
+            Input::Closed { .. } => self.closed.borrow_mut().push(now - start),
+            _ => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, _: Instant) {}
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        None
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+}
+
+/// When a connection from outside to a NAT ends, with that in the NAT's table. The same with a log and without.
+fn refused(nat: &str) -> Option<Duration> {
+    let [with, without] = [true, false].map(|log| {
+        let scenario = scenario(&format!(
+            "title = \"A home\"\nuntil = \"60s\"\nrouter.home = {{ region = \"eu-west\", nat = {{ {nat} }} }}\n\
+             host.takkie = {{ behind = \"home\" }}\nhost.flappie = {{ region = \"eu-west\" }}\n"
+        ));
+        let topology = Topology::new(&scenario).expect("a sound network");
+        let mut world = World::bare(&scenario, &topology, Seed(1), Options { log, ..Options::default() })
+            .expect("a world");
+        let closed = Rc::default();
+        let to = "33.0.0.1:443".parse().expect("an endpoint");
+        let dialer = Dialer { to, start: None, closed: Rc::clone(&closed), out: VecDeque::new() };
+        world.add_program("flappie", Box::new(dialer)).expect("a host");
+        world.run_until(60 * SEC);
+        closed.take()
+    });
+    assert_eq!(with, without);
+    with.first().copied()
+}
+
+#[test]
+fn rfc5382_req4_a_syn_from_outside_is_answered_after_six_seconds_and_ends_the_attempt() {
+    let held = refused("syn-hold = \"6s\", unsolicited = \"icmp\"").expect("an answer");
+    assert!(held >= 6 * SEC && held < 6 * SEC + SEC / 10, "{held:?}");
+    let at_once = refused("unsolicited = \"icmp\"").expect("an answer");
+    assert!(at_once < SEC / 10, "{at_once:?}");
+    let reset = refused("unsolicited = \"rst\"").expect("an answer");
+    assert!(reset < SEC / 10, "{reset:?}");
+    assert_eq!(refused("unsolicited = \"drop\""), None, "the attempt still goes on");
+}
+
+#[test]
+fn a_nat_that_answers_tells_senders_of_udp_from_outside() {
+    let network = "router.home = { region = \"eu-west\", nat = { unsolicited = \"icmp\" } }\n\
+                   host.takkie = { behind = \"home\" }\nhost.flappie = { region = \"eu-west\" }\n";
+
+    let heard = heard(network, "flappie", "33.0.0.1:9", &[100], SEC);
+
+    assert!(matches!(heard[..], [(_, _, Some(ErrorKind::PortUnreachable))]), "{heard:?}");
+}
+
+#[test]
+fn rfc1191_what_is_too_long_for_a_link_is_told_through_a_nat_or_not() {
+    let network = |pmtud: &str| {
+        format!(
+            "router.provider = {{ region = \"eu-west\", lan = \"10.0.0.0/24\", nat = \"linux\", link = {{ mtu = 1300, pmtud = \"{pmtud}\" }} }}\n\
+             router.home = {{ behind = \"provider\", nat = \"linux\" }}\n\
+             host.takkie = {{ behind = \"home\" }}\nhost.flappie = {{ region = \"eu-west\" }}\n"
+        )
+    };
+
+    let told = heard(&network("icmp"), "takkie", "33.0.0.2:4000", &[1272, 1273, 1273], SEC);
+    let silent = heard(&network("silent"), "takkie", "33.0.0.2:4000", &[1272, 1273, 1273], SEC);
+
+    let kinds: Vec<_> = told.iter().map(|(_, _, kind)| *kind).collect();
+    let too_big = Some(ErrorKind::TooBig { mtu: 1300 });
+    assert_eq!(kinds, [Some(ErrorKind::PortUnreachable), too_big, too_big]);
+    assert_eq!(silent.len(), 1, "only the one that fits is answered");
 }

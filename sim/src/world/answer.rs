@@ -115,6 +115,7 @@ impl World {
             router.refused.pop_front();
         }
         router.refused.push_back(packet);
+        self.middlebox_events(node);
     }
 
     /// Sends what a router's boxes want to say by now about packets that they dropped earlier.

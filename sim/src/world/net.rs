@@ -456,6 +456,8 @@ impl World {
             }
         }
         self.middlebox_events(node);
+        // An answer that came due is on its way.
+        self.drain();
     }
 }
 
