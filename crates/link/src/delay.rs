@@ -38,17 +38,25 @@ pub enum Jitter {
     Quantiles(Quantiles),
 }
 
+/// Half the width of a uniform jitter in nanoseconds, at most a quarter of all that there are.
+pub(crate) fn half_width(plus_minus: Duration) -> u64 {
+    to_ns(plus_minus).min(u64::MAX / 4)
+}
+
+/// `delay`, varied by at most `half` to either side.
+#[inline]
+pub(crate) fn vary_evenly(delay: u64, half: u64, rng: &mut Pcg64Mcg) -> u64 {
+    let offset = rng.random_range(0..=2 * half);
+    delay.saturating_add(offset).saturating_sub(half)
+}
+
 impl Jitter {
     /// A delay of `delay`, varied.
     #[inline]
     pub(crate) fn vary(&self, delay: u64, rng: &mut Pcg64Mcg) -> u64 {
         match self {
             Jitter::None => delay,
-            Jitter::Uniform { plus_minus } => {
-                let half = to_ns(*plus_minus).min(u64::MAX / 4);
-                let offset = rng.random_range(0..=2 * half);
-                delay.saturating_add(offset).saturating_sub(half)
-            }
+            Jitter::Uniform { plus_minus } => vary_evenly(delay, half_width(*plus_minus), rng),
             _ => self.vary_more(delay, rng),
         }
     }

@@ -163,7 +163,7 @@ impl Builder<'_, '_> {
             );
         }
         self.story(&mut scenario, traffic, at, expect);
-        filter::check_names(&self.named, self.names.keys().map(String::as_str), self.problems);
+        filter::check_names(&self.named, &self.names.keys().map(String::as_str), self.problems);
         self.check_addresses(&scenario, &spans);
         scenario
     }

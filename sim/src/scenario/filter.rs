@@ -394,7 +394,7 @@ fn police(
 /// Notes the names in rules that no node has.
 pub(super) fn check_names<'n>(
     named: &Named,
-    known: impl Iterator<Item = &'n str> + Clone,
+    known: &(impl Iterator<Item = &'n str> + Clone),
     problems: &mut Problems<'_>,
 ) {
     for (name, span) in named {

@@ -350,7 +350,7 @@ pub enum Action {
         /// Its address there; chosen when the scenario does not say, and the same each time.
         address: Option<IpAddr>,
         /// Its cable there.
-        link: Access,
+        link: Box<Access>,
         /// For how long it is nowhere.
         dead: Duration,
     },

@@ -107,7 +107,7 @@ impl Builder<'_, '_> {
             }
             Asked::Restart(restart) => self.restart(restart, span)?,
             Asked::Link(change) => {
-                let (node, change) = change.into_parts();
+                let (node, change) = (*change).into_parts();
                 let node = self.refer(node, CABLED)?;
                 let cable = cables.get_mut(&node)?;
                 let link = cable::change(change, cable, self.problems);
@@ -257,7 +257,7 @@ impl Builder<'_, '_> {
         // What it has at a place it has there each time.
         let same = |action: &Action| match action {
             Action::MoveHost { host: h, interface: i, to: t, address, link, .. } => {
-                ((h, i, t) == (&host, &interface, &to)).then_some((*address, link.clone()))
+                ((h, i, t) == (&host, &interface, &to)).then(|| (*address, link.as_ref().clone()))
             }
             _ => None,
         };
@@ -269,10 +269,17 @@ impl Builder<'_, '_> {
                 self.problems.add(to_span, format!("`{host}` has been there with others"), help);
             }
             cables.insert(words::interface(&host, &interface), cable.clone());
-            return Some(Action::MoveHost { host, interface, to, address: known, link: cable, dead });
+            return Some(Action::MoveHost {
+                host,
+                interface,
+                to,
+                address: known,
+                link: Box::new(cable),
+                dead,
+            });
         }
         cables.insert(words::interface(&host, &interface), link.clone());
-        Some(Action::MoveHost { host, interface, to, address, link, dead })
+        Some(Action::MoveHost { host, interface, to, address, link: Box::new(link), dead })
     }
 
     fn slow(&mut self, spec: file::Slow, span: &Range<usize>) -> Option<Action> {
@@ -335,7 +342,7 @@ enum Asked {
     Reboot(file::Reboot),
     Flush(file::Flush),
     Restart(file::Restart),
-    Link(file::LinkChange),
+    Link(Box<file::LinkChange>),
     SetLink(Val<String>, bool),
     Firewall(file::FirewallChange),
     Nat(file::NatChange),
@@ -383,7 +390,7 @@ fn asked(spec: file::At) -> Vec<Asked> {
         reboot.map(Asked::Reboot),
         flush.map(Asked::Flush),
         restart.map(Asked::Restart),
-        link.map(Asked::Link),
+        link.map(|link| Asked::Link(Box::new(link))),
         down.map(|node| Asked::SetLink(node, false)),
         up.map(|node| Asked::SetLink(node, true)),
         firewall.map(Asked::Firewall),

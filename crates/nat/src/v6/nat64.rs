@@ -90,7 +90,7 @@ impl Nat64 {
         carried.ok_or(DropReason::NotTranslatable)
     }
 
-    fn from_inside(&mut self, packet: &mut dyn Packet, now: Instant) -> Verdict {
+    fn came_from_inside(&mut self, packet: &mut dyn Packet, now: Instant) -> Verdict {
         let (src, dst) = (packet.src(), packet.dst());
         match (src.ip(), dst.ip()) {
             // A packet that has been through here comes back: it would go round for ever (RFC 6146 §3.5).
@@ -130,7 +130,7 @@ impl Middlebox for Nat64 {
     fn packet(&mut self, side: Side, packet: &mut dyn Packet, now: Instant) -> Verdict {
         let before = Before::of(packet);
         let verdict = match side {
-            Side::Inside => self.from_inside(packet, now),
+            Side::Inside => self.came_from_inside(packet, now),
             Side::Outside if packet.dst().is_ipv6() => return Verdict::Forward(Side::Inside),
             Side::Outside => self.nat.packet(Side::Outside, packet, now),
         };
