@@ -184,7 +184,8 @@ fn exponential(mean: u64, draw: u64) -> u64 {
 
 /// How many changes have been by `at`.
 fn changes(steps: &Steps, at: u64) -> u64 {
-    at.checked_sub(to_ns(steps.first)).map_or(0, |since| since / to_ns(steps.every).max(1) + 1)
+    let since = at.checked_sub(to_ns(steps.first));
+    since.map_or(0, |since| (since / to_ns(steps.every).max(1)).saturating_add(1))
 }
 
 /// Whether the last change was just before `at`.

@@ -126,12 +126,12 @@ impl Reference {
         mine.map(|(_, inside, ..)| *inside).collect()
     }
 
-    fn from_inside(&mut self, packet: &Pkt, external: SocketAddr, now: Instant) {
+    fn seen_inside(&mut self, packet: &Pkt, external: SocketAddr, now: Instant) {
         let with = self.with(packet.proto, packet.dst);
         self.talks.insert((packet.proto, packet.src, external, with), now);
     }
 
-    fn from_outside(&mut self, packet: &Pkt, inside: SocketAddr, now: Instant) {
+    fn seen_outside(&mut self, packet: &Pkt, inside: SocketAddr, now: Instant) {
         let key = (packet.proto, inside, packet.dst, self.with(packet.proto, packet.src));
         let refresh = self.config.refresh_inbound || packet.proto == Proto::Tcp;
         if let Some(last) = self.talks.get_mut(&key).filter(|_| refresh) {
@@ -202,7 +202,7 @@ proptest! {
             match (side, nat.packet(side, &mut after, now)) {
                 (Side::Inside, Verdict::Forward(Side::Outside)) => {
                     prop_assert_eq!(after.dst, before.dst);
-                    reference.from_inside(&before, after.src, now);
+                    reference.seen_inside(&before, after.src, now);
                     if !seen.contains(&(before.proto, after.src)) {
                         seen.push((before.proto, after.src));
                     }
@@ -223,7 +223,7 @@ proptest! {
                     let reached = reference.reached(before.proto, before.dst, before.src);
                     prop_assert!(reached.contains(&after.dst), "{} got what is not for it", after.dst);
                     prop_assert_eq!(after.src, before.src);
-                    reference.from_outside(&before, after.dst, now);
+                    reference.seen_outside(&before, after.dst, now);
                 }
                 (Side::Outside, Verdict::Drop(_)) => {
                     // What the reference lets pass is dropped only where something was evicted.

@@ -225,7 +225,7 @@ fn says(wall: &mut Firewall, end: Instant) -> Vec<(Instant, nat::LateAnswer)> {
 fn rec_34_an_unsolicited_syn_is_answered_after_six_seconds() {
     let now = start();
     let mut wall = good();
-    let syn = tcp(STRANGER, HOST, "S");
+    let mut syn = tcp(STRANGER, HOST, "S");
     for again in [0, 1, 3] {
         assert_eq!(
             wall.packet(IN, &mut syn.clone(), now + secs(again)),
@@ -239,7 +239,7 @@ fn rec_34_an_unsolicited_syn_is_answered_after_six_seconds() {
     assert_eq!((answer.src, answer.dst), (syn.src, syn.dst));
     // One that answers at once would end a simultaneous open.
     let hasty = FirewallConfig { answer_inbound: InboundRefusal::Reset, ..FirewallConfig::STATEFUL };
-    let verdict = walled(hasty).packet(IN, &mut syn.clone(), now);
+    let verdict = walled(hasty).packet(IN, &mut syn, now);
     assert_eq!(verdict, Verdict::Reject(DropReason::Unsolicited, Answer::Reset));
 }
 

@@ -242,10 +242,7 @@ mod rfc6146 {
     fn ipv6_for_ipv6_passes_as_it_is() {
         let mut bench = Bench::new(Nat64Config::RFC);
         let packet = udp(HOST, "[3000::9]:7");
-        assert_eq!(
-            bench.pass(Side::Inside, packet.clone()),
-            (Verdict::Forward(Side::Outside), packet.clone())
-        );
+        assert_eq!(bench.pass(Side::Inside, packet.clone()), (Verdict::Forward(Side::Outside), packet));
         let back = udp("[3000::9]:7", HOST);
         assert_eq!(bench.pass(Side::Outside, back.clone()), (Verdict::Forward(Side::Inside), back));
         assert_eq!(bench.nat.nat().conversations(), 0);
