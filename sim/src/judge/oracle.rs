@@ -94,8 +94,7 @@ impl Class {
             class.per_mapping = class.per_mapping.max(wall);
         }
         if let Some(nat) = &router.nat {
-            let Axes { mapping, filtering, guessable, poisoned, scattered, uncertain } =
-                Axes::of(nat, router.addresses as usize, hosts);
+            let Axes { mapping, filtering, guessable, poisoned, scattered, uncertain } = Axes::of(nat, hosts);
             class.mapping = class.mapping.max(mapping);
             class.filtering = class.filtering.max(filtering);
             if class.varies() {
@@ -140,8 +139,8 @@ struct Axes {
 const PLENTY: usize = 64;
 
 impl Axes {
-    /// Of a router with so many addresses outside and hosts inside.
-    fn of(nat: &Translation, addresses: usize, hosts: impl Fn() -> usize) -> Axes {
+    /// Of a router with so many hosts inside.
+    fn of(nat: &Translation, hosts: impl Fn() -> usize) -> Axes {
         match nat {
             Translation::Axes(nat) if nat.pooling == Pooling::OneToOne => Axes {
                 mapping: Mapping::EndpointIndependent,
@@ -149,8 +148,7 @@ impl Axes {
                 guessable: false,
                 poisoned: false,
                 scattered: false,
-                // Who comes too late gets no address.
-                uncertain: hosts() > addresses,
+                uncertain: false,
             },
             Translation::Axes(nat) => Axes {
                 mapping: nat.mapping,
@@ -195,10 +193,11 @@ impl Axes {
     }
 }
 
-/// Whether one of its limits may be met.
-fn limited(nat: &NatConfig) -> bool {
+/// Whether one of its limits may be met, with so many addresses outside and hosts inside.
+fn limited(nat: &NatConfig, addresses: usize, hosts: usize) -> bool {
     if nat.pooling == Pooling::OneToOne {
-        return false;
+        // Who comes too late gets no address.
+        return hosts > addresses;
     }
     let range = usize::from(nat.ports.high).saturating_sub(nat.ports.low.into()) + 1;
     let block = if nat.block == 0 { range } else { nat.block.into() };
@@ -315,8 +314,11 @@ fn is_behind(scenario: &Scenario, host: &Host, router: &str) -> bool {
 
 /// Whether a router that a host is behind may run out of what it has for it.
 fn is_limited(scenario: &Scenario, host: &Host) -> bool {
-    above(scenario, host)
-        .any(|(_, router)| router.nat.as_ref().and_then(Translation::axes).is_some_and(limited))
+    above(scenario, host).any(|(name, router)| {
+        let hosts = || scenario.hosts.values().filter(|host| is_behind(scenario, host, name)).count();
+        let nat = router.nat.as_ref().and_then(Translation::axes);
+        nat.is_some_and(|nat| limited(nat, router.addresses as usize, hosts()))
+    })
 }
 
 /// Whether the addresses of a network show that it is a LAN: private (RFC 1918, RFC 4193) or link-local, which a carrier's
