@@ -89,12 +89,28 @@ fn axes_as_rules(axes: &NatConfig) -> Result<LinuxConfig, NotExpressible> {
         capacity: axes.capacity,
         ..NatConfig::RFC
     };
+    let foreign = [
+        ("tcp-mapping", axes.tcp_mapping.is_some()),
+        ("tcp-filtering", axes.tcp_filtering.is_some()),
+        ("step", axes.step != known.step),
+        ("other-traffic", axes.other_traffic != known.other_traffic),
+        ("parity", axes.parity != known.parity),
+        ("block", axes.block != known.block),
+        ("unsolicited", axes.unsolicited != known.unsolicited),
+        ("syn-hold", axes.syn_hold != known.syn_hold),
+        ("hold-down", axes.hold_down != known.hold_down),
+        ("host-quota", axes.host_quota != known.host_quota),
+    ];
+    let foreign: Vec<&str> = foreign.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect();
+    if !foreign.is_empty() {
+        return refuse(format!("netfilter's NAT has nothing like {}", foreign.join(", ")));
+    }
     if *axes != known {
-        return refuse(
-            "an axis besides mapping, filtering, ports, their range, pooling, hairpin, the timeouts, tcp-pickup and \
-             capacity is not what the RFCs ask"
-                .to_owned(),
-        );
+        return refuse("an axis that netfilter's NAT has nothing like is not as the RFCs ask".to_owned());
+    }
+    if axes.pooling == Pooling::OneToOne {
+        // A map of ports would let in only those who come to a port that has been used.
+        return refuse("pooling one-to-one; the rule \"static\" does it for hosts that it names".to_owned());
     }
     let hairpin = axes.hairpin == Hairpin::ExternalSource;
     let hairpins = hairpin || axes.hairpin == Hairpin::Off;
