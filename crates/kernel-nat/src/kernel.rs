@@ -11,10 +11,10 @@ use nat::{
     Side, Translation, Verdict, Wanted,
 };
 use rand_pcg::Pcg64Mcg;
-use tun_rs::SyncDevice;
 
 use crate::conntrack::Conntrack;
-use crate::namespace::{Ends, Namespace};
+use crate::ends::{Devices, Ends};
+use crate::namespace::{self, Namespace, Reach};
 use crate::render::{self, Shape};
 use crate::{Error, express, ruleset};
 
@@ -30,8 +30,7 @@ pub struct Site {
 /// The NAT of the running kernel.
 pub struct KernelNat {
     namespace: Namespace,
-    lan: SyncDevice,
-    wan: SyncDevice,
+    devices: Devices,
     conntrack: Conntrack,
     /// Keeps the time, and says what a drop means.
     shadow: LinuxNat,
@@ -51,22 +50,35 @@ impl fmt::Debug for KernelNat {
 }
 
 impl KernelNat {
-    /// A box that does what `translation` says. `rng` is the shadow's, for what the kernel leaves open.
+    /// A box that does what `translation` says, reached by TUN, or by veth where there is no TUN. `rng` is the shadow's,
+    /// for what the kernel leaves open.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn new(translation: &Translation, site: &Site, rng: Pcg64Mcg) -> Result<KernelNat, Error> {
+        KernelNat::with_ends(translation, site, rng, Ends::Auto)
+    }
+
+    /// The same, reached by `ends`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn with_ends(
+        translation: &Translation,
+        site: &Site,
+        rng: Pcg64Mcg,
+        ends: Ends,
+    ) -> Result<KernelNat, Error> {
         let config = express(translation, &site.external)?;
         let rules = ruleset(&config, &site.external);
-        let (namespace, ends) = Namespace::new(&site.external, &site.inside, &rules, config.tcp_pickup)?;
-        let Ends { lan, wan, conntrack } = ends;
+        let (namespace, reach) = Namespace::new(site, &rules, config.tcp_pickup, ends)?;
+        let Reach { devices, conntrack } = reach;
         let mut shadow = LinuxNat::new(config, site.external.clone(), rng);
         shadow.set_forgotten(true);
         let buffer = vec![0; 2048];
         Ok(KernelNat {
             namespace,
-            lan,
-            wan,
+            devices,
             conntrack,
             shadow,
             id: 0,
@@ -76,6 +88,11 @@ impl KernelNat {
             failure: None,
             redirections: false,
         })
+    }
+
+    /// By which kind of device it is reached: never [`Ends::Auto`].
+    pub fn ends(&self) -> Ends {
+        self.devices.ends()
     }
 
     /// The model beside the kernel.
@@ -135,28 +152,16 @@ impl KernelNat {
         }
     }
 
-    /// Writes a packet to one device and reads what comes out of both.
+    /// Sends a packet in by one device and reads what comes out of both.
     fn inject(&mut self, side: Side, shape: &Shape) -> io::Result<Outcome> {
         self.id = self.id.checked_add(1).unwrap_or(1);
         let bytes = render::bytes(shape, self.id)?;
-        match side {
-            Side::Inside => self.lan.send(&bytes)?,
-            Side::Outside => self.wan.send(&bytes)?,
-        };
         let mut outcome = Outcome::default();
-        for (out, device) in [(Side::Inside, &self.lan), (Side::Outside, &self.wan)] {
-            loop {
-                match device.recv(&mut self.buffer) {
-                    Ok(length) => {
-                        if let Some((came, id)) = self.buffer.get(..length).and_then(render::parse) {
-                            outcome.take(out, came, id == self.id, shape);
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error),
-                }
-            }
-        }
+        let id = self.id;
+        self.devices.exchange(side, &bytes, &mut self.buffer, |out, bytes| match render::parse(bytes) {
+            Some((came, number)) => outcome.take(out, came, number == id, shape),
+            None => false,
+        })?;
         Ok(outcome)
     }
 }
@@ -169,7 +174,8 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn take(&mut self, out: Side, came: Shape, tagged: bool, sent: &Shape) {
+    /// False for a packet that has nothing to do with the one that was sent.
+    fn take(&mut self, out: Side, came: Shape, tagged: bool, sent: &Shape) -> bool {
         let reset = |shape: &Shape| shape.flags.is_some_and(|flags| flags.rst);
         if tagged
             && came.proto == sent.proto
@@ -181,7 +187,10 @@ impl Outcome {
             self.answer = Some(Answer::PortUnreachable);
         } else if reset(&came) && !reset(sent) && came.dst == sent.src {
             self.answer = Some(Answer::Reset);
+        } else {
+            return false;
         }
+        true
     }
 }
 
@@ -292,12 +301,13 @@ impl Foreign for KernelNat {
         self.shadow.set_external(external.clone(), now);
         self.forget();
         let mut links = String::new();
-        for ip in before.iter().filter(|ip| !external.contains(ip)) {
-            let _ = writeln!(links, "address del {ip}/32 dev wan");
-        }
         for ip in external.iter().filter(|ip| !before.contains(ip)) {
             let _ = writeln!(links, "address add {ip}/32 dev wan");
         }
+        for ip in before.iter().filter(|ip| !external.contains(ip)) {
+            let _ = writeln!(links, "address del {ip}/32 dev wan");
+        }
+        links.push_str(&namespace::way_out(&self.devices));
         self.rewrite(&links);
     }
 

@@ -1,8 +1,9 @@
 //! The NAT of the running Linux kernel as a [`Middlebox`](nat::Middlebox).
 //!
-//! Each box is a network namespace with two TUN devices, `lan` and `wan`, and the nftables rules that a
-//! [`LinuxConfig`] describes. A packet is written to one device, and what comes out of either is read back before the
-//! call returns: the kernel forwards within the `write`. So a simulation can play any scenario with the kernel's
+//! Each box is a network namespace with two devices, `lan` and `wan`, and the nftables rules that a [`LinuxConfig`]
+//! describes. A packet is sent in by one device, and what comes out of either is read back before the call returns. The
+//! devices are TUN, where the kernel forwards within the `write`, or veth pairs with a packet socket at each far end,
+//! where that is all but certain and an ARP request behind the packet makes it so; see [`Ends`]. So a simulation can play any scenario with the kernel's
 //! translators in place of models, or hold one against the other.
 //!
 //! # Time
@@ -12,7 +13,7 @@
 //! [`KernelNat::disagreements`] counts it.
 //!
 //! # Needs
-//! `nft` and `ip`, /dev/net/tun, and the right to make network namespaces: root, or a user namespace of one's own (see
+//! `nft` and `ip`, /dev/net/tun or else veth devices, and the right to make network namespaces: root, or a user namespace of one's own (see
 //! [`enter_user_namespace`]). Without them [`KernelNat::new`] gives an [`Error`] that says what is missing.
 //!
 //! # Limits
@@ -22,6 +23,8 @@
 
 #[cfg(target_os = "linux")]
 mod conntrack;
+#[cfg(target_os = "linux")]
+mod ends;
 mod express;
 #[cfg(target_os = "linux")]
 mod kernel;
@@ -30,7 +33,11 @@ mod namespace;
 #[cfg(target_os = "linux")]
 mod render;
 mod rules;
+#[cfg(target_os = "linux")]
+mod veth;
 
+#[cfg(target_os = "linux")]
+pub use ends::Ends;
 pub use express::{NotExpressible, express};
 #[cfg(target_os = "linux")]
 pub use kernel::{KernelNat, Site};
@@ -58,6 +65,9 @@ pub enum Error {
         /// What it said.
         output: String,
     },
+    /// A kernel without the devices by which a box is reached.
+    #[error("no way into a network namespace, neither TUN nor veth with packet sockets: {0}")]
+    NoDevices(String),
     /// Something the kernel refused.
     #[error("{what}: {error}")]
     Io {
@@ -72,7 +82,7 @@ impl Error {
     /// Whether it is about what this machine lacks, a right or a tool or a device, and not about a box.
     pub fn is_lack(&self) -> bool {
         match self {
-            Error::NoRights(_) | Error::NoTool(_) => true,
+            Error::NoRights(_) | Error::NoTool(_) | Error::NoDevices(_) => true,
             Error::Io { error, .. } => {
                 matches!(error.kind(), std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::NotFound)
             }

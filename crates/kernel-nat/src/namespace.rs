@@ -1,16 +1,15 @@
-//! A network namespace with two TUN devices and a set of rules.
+//! A network namespace with two devices and a set of rules.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
-use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
-use crate::Error;
 use crate::conntrack::Conntrack;
+use crate::ends::{Devices, Ends};
+use crate::{Error, Site};
 
 /// A network namespace. It lives as long as this or one of its devices.
 #[derive(Debug)]
@@ -19,9 +18,8 @@ pub(crate) struct Namespace {
 }
 
 /// What a namespace is talked to by.
-pub(crate) struct Ends {
-    pub(crate) lan: SyncDevice,
-    pub(crate) wan: SyncDevice,
+pub(crate) struct Reach {
+    pub(crate) devices: Devices,
     pub(crate) conntrack: Conntrack,
 }
 
@@ -48,18 +46,17 @@ pub fn enter_user_namespace() -> Result<(), Error> {
 }
 
 impl Namespace {
-    /// A new one, in which these networks are inside and these addresses the router's own. The thread that makes it
-    /// does nothing else: namespaces belong to threads.
+    /// A new one for a router at this site. The thread that makes it does nothing else: namespaces belong to threads.
     pub(crate) fn new(
-        external: &[IpAddr],
-        inside: &[(IpAddr, u8)],
+        site: &Site,
         rules: &str,
         tcp_pickup: bool,
-    ) -> Result<(Namespace, Ends), Error> {
+        ends: Ends,
+    ) -> Result<(Namespace, Reach), Error> {
         thread::scope(|scope| {
             let made = scope.spawn(|| {
                 unshare(CloneFlags::CLONE_NEWNET).map_err(|error| Error::NoRights(error.into()))?;
-                build(external, inside, rules, tcp_pickup)
+                build(site, rules, tcp_pickup, ends)
             });
             made.join().unwrap_or_else(|_| Err(Error::NoRights(io::Error::other("the thread panicked"))))
         })
@@ -87,32 +84,21 @@ impl Namespace {
     }
 }
 
-fn build(
-    external: &[IpAddr],
-    inside: &[(IpAddr, u8)],
-    rules: &str,
-    tcp_pickup: bool,
-) -> Result<(Namespace, Ends), Error> {
+fn build(site: &Site, rules: &str, tcp_pickup: bool, ends: Ends) -> Result<(Namespace, Reach), Error> {
     let what = |what: &str| {
         let what = what.to_owned();
         move |error: io::Error| Error::Io { what, error }
     };
-    let device = |name: &str| {
-        let device = DeviceBuilder::new().name(name).layer(Layer::L3).mtu(1500).build_sync();
-        let device = device.map_err(what("making a TUN device"))?;
-        device.set_nonblocking(true).map_err(what("setting up a TUN device"))?;
-        Ok::<_, Error>(device)
-    };
-    sysctl("net/ipv6/conf/default/disable_ipv6", "1", false)?;
-    let (lan, wan) = (device("lan")?, device("wan")?);
-    let mut links = String::from(
-        "link set lo up\nlink set lan up\nlink set wan up\naddress add 192.0.0.8/32 dev lan\nroute add default dev wan\n",
-    );
-    for ip in external {
+    no_ipv6()?;
+    let mut devices = Devices::new(ends)?;
+    let mut links =
+        String::from("link set lo up\nlink set lan up\nlink set wan up\naddress add 192.0.0.8/32 dev lan\n");
+    links.push_str(&way_out(&devices));
+    for ip in &site.external {
         links.push_str(&format!("address add {ip}/32 dev wan\n"));
     }
-    for (network, prefix) in inside {
-        links.push_str(&format!("route add {network}/{prefix} dev lan\n"));
+    for (network, prefix) in &site.inside {
+        links.push_str(&format!("route add {network}/{prefix} dev lan{}\n", devices.gateway()));
     }
     feed("ip", &["-batch", "-"], &links)?;
     feed("nft", &["-f", "-"], rules)?;
@@ -125,7 +111,18 @@ fn build(
     }
     let handle = File::open("/proc/thread-self/ns/net").map_err(what("opening the network namespace"))?;
     let conntrack = Conntrack::new().map_err(what("opening a netlink socket"))?;
-    Ok((Namespace { handle }, Ends { lan, wan, conntrack }))
+    devices.ready().map_err(what("waiting for the devices"))?;
+    Ok((Namespace { handle }, Reach { devices, conntrack }))
+}
+
+/// Keeps the kernel from sending anything of its own by IPv6 on devices made hereafter.
+pub(crate) fn no_ipv6() -> Result<(), Error> {
+    sysctl("net/ipv6/conf/default/disable_ipv6", "1", false)
+}
+
+/// What the command `ip` does for the route to everybody outside, which goes when `wan` loses its last address.
+pub(crate) fn way_out(devices: &Devices) -> String {
+    format!("{}route replace default dev wan{}\n", devices.neighbours(), devices.gateway())
 }
 
 /// Documentation/networking/ip-sysctl and nf_conntrack-sysctl. The timers are as long as may be: time is the caller's.
@@ -171,7 +168,7 @@ fn sysctl(name: &str, value: &str, must: bool) -> Result<(), Error> {
 }
 
 /// Runs a command in the namespace of this thread.
-fn feed(command: &'static str, arguments: &[&str], input: &str) -> Result<(), Error> {
+pub(crate) fn feed(command: &'static str, arguments: &[&str], input: &str) -> Result<(), Error> {
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => Error::NoTool(command),
         _ => Error::Io { what: format!("running {command}"), error },

@@ -4,21 +4,30 @@
 mod common;
 
 use common::{Pair, able, cases};
+use kernel_nat::Ends;
 use nat::Fault;
-
-/// Packets of a run, over all kinds of rules.
-const PACKETS: u32 = 100_000;
 
 #[test]
 fn model_and_kernel_judge_every_packet_alike() {
-    if !able("model_and_kernel_judge_every_packet_alike") {
-        return;
+    if able("model_and_kernel_judge_every_packet_alike", Ends::Auto) {
+        judge(100_000, Ends::Auto);
     }
+}
+
+#[test]
+fn so_they_do_over_veth() {
+    if able("so_they_do_over_veth", Ends::Veth) {
+        judge(10_000, Ends::Veth);
+    }
+}
+
+/// Plays so many packets, over all kinds of rules.
+fn judge(packets: u32, ends: Ends) {
     let cases = cases();
-    let each = PACKETS.div_ceil(cases.len() as u32);
+    let each = packets.div_ceil(cases.len() as u32);
     let mut wrong = Vec::new();
     for (number, case) in cases.iter().enumerate() {
-        if let Err(difference) = Pair::new(case, number as u64, None).play(each) {
+        if let Err(difference) = Pair::new(case, number as u64, None, ends).play(each) {
             wrong.push(format!("{}: {difference}", case.name));
         }
     }
@@ -27,7 +36,7 @@ fn model_and_kernel_judge_every_packet_alike() {
 
 #[test]
 fn a_wrong_model_is_found_out() {
-    if !able("a_wrong_model_is_found_out") {
+    if !able("a_wrong_model_is_found_out", Ends::Auto) {
         return;
     }
     let faults = [
@@ -48,7 +57,8 @@ fn a_wrong_model_is_found_out() {
     let mut unnoticed = Vec::new();
     for (fault, name) in faults {
         let case = cases.iter().find(|case| case.name == name).expect(name);
-        let found = (0..4).any(|seed| Pair::new(case, 1000 + seed, Some(fault)).play(1500).is_err());
+        let found =
+            (0..4).any(|seed| Pair::new(case, 1000 + seed, Some(fault), Ends::Auto).play(1500).is_err());
         if !found {
             unnoticed.push(fault);
         }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use kernel_nat::{Error, KernelNat, Site};
+use kernel_nat::{Ends, Error, KernelNat, Site};
 use nat::{
     Fault, ForwardPolicy, InputPolicy, LinuxConfig, LinuxNat, LinuxRule, Middlebox as _, Packet, PortRange,
     Proto, Side, TcpFlags, Verdict,
@@ -61,11 +61,11 @@ pub(crate) fn start() -> Instant {
     Instant::now()
 }
 
-/// Whether this process may make boxes. Where it may not, the test runs again in a user namespace of its own; where that
+/// Whether this process may make boxes with these ends. Where it may not, the test runs again in a user namespace of its own; where that
 /// is not possible either, it says so, and `false` ends the test.
-pub(crate) fn able(test: &str) -> bool {
+pub(crate) fn able(test: &str, ends: Ends) -> bool {
     const AGAIN: &str = "KERNEL_NAT_TEST_IN_USER_NAMESPACE";
-    let error = match KernelNat::new(&LinuxConfig::MASQUERADE.into(), &site(1), Pcg64Mcg::seed_from_u64(1)) {
+    let error = match masquerade(ends) {
         Ok(_) => return true,
         Err(error) => error,
     };
@@ -85,6 +85,11 @@ pub(crate) fn able(test: &str) -> bool {
     // Past the test harness, which shows nothing of a test that passes.
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: no kernel boxes here: {error}");
     false
+}
+
+/// A box that masquerades.
+pub(crate) fn masquerade(ends: Ends) -> Result<KernelNat, Error> {
+    KernelNat::with_ends(&LinuxConfig::MASQUERADE.into(), &site(1), Pcg64Mcg::seed_from_u64(1), ends)
 }
 
 pub(crate) fn site(addresses: u8) -> Site {
@@ -188,9 +193,10 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    pub(crate) fn new(case: &Case, seed: u64, fault: Option<Fault>) -> Pair {
+    pub(crate) fn new(case: &Case, seed: u64, fault: Option<Fault>, ends: Ends) -> Pair {
         let site = site(case.addresses);
-        let kernel = KernelNat::new(&case.config.clone().into(), &site, Pcg64Mcg::seed_from_u64(2));
+        let rng = Pcg64Mcg::seed_from_u64(2);
+        let kernel = KernelNat::with_ends(&case.config.clone().into(), &site, rng, ends);
         let mut model = LinuxNat::new(case.config.clone(), site.external, Pcg64Mcg::seed_from_u64(2));
         model.set_fault(fault);
         Pair {
