@@ -54,7 +54,7 @@ pub const LIMITS: &[Limit] = &[
     limit(
         "Linux",
         "with --boxes kernel the timers and the size of the table are still the model's, packets carry no payload and one sequence \
-         number, routers without IPv4 translation stay models, and firewalls do too",
+         number, a router's several addresses must be in a row, routers without IPv4 translation stay models, and firewalls do too",
         "A kernel whose timers differ is not noticed, and runs repeat exactly only where the kernel draws no port at random.",
     ),
     limit(

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Folder, jobs, play, scenario};
+use common::{Folder, jobs, play, scenario, shipped};
 use kernel_nat::{KernelNat, Site, express};
 use nat::{Foreign as _, Middlebox as _, Proto, Side, Verdict, Wanted, presets};
 use punchbag::campaign::in_parallel;
@@ -98,6 +98,15 @@ fn every_pair_of_presets_ends_alike_with_models_and_with_the_kernel() {
     };
     let wrong: Vec<String> = in_parallel(&pairs, jobs(), ends, |_, _| ()).into_iter().flatten().collect();
     assert!(wrong.is_empty(), "{} of {} end elsewhere:\n{}", wrong.len(), pairs.len(), wrong.join("\n"));
+}
+
+#[test]
+fn pools_of_addresses_are_the_kernels() {
+    if !able("pools_of_addresses_are_the_kernels") {
+        return;
+    }
+    let run = play(&shipped("nat/linux-pool"), 1, KERNEL);
+    assert!(run.summary.passed, "{:?}", run.summary.failures);
 }
 
 #[test]
