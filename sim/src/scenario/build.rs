@@ -136,7 +136,6 @@ impl Builder<'_, '_> {
         let stuns = self.stuns(stuns, &first, relays.len());
         let coordinator = coordinator.and_then(|item| item.value).unwrap_or_default();
         let coordinator = self.server(coordinator, &first);
-        self.check_regions(&latency);
 
         let mut scenario = Scenario {
             name: name.to_owned(),
@@ -163,6 +162,7 @@ impl Builder<'_, '_> {
             );
         }
         self.story(&mut scenario, traffic, at, expect);
+        self.check_regions(&scenario.latency);
         filter::check_names(&self.named, &self.names.keys().map(String::as_str), self.problems);
         self.check_addresses(&scenario, &spans);
         scenario
@@ -175,7 +175,8 @@ impl Builder<'_, '_> {
         }
         if let Err(error) = Topology::new(scenario) {
             let node = error.node().unwrap_or_default();
-            // laptop-7 stands where laptop does.
+            // An interface stands where its host does, wherever it moves: phone.cell@cafe; and laptop-7 where laptop does.
+            let node = node.split(['@', '.']).next().unwrap_or(node);
             let base = node.rsplit_once('-').map_or(node, |(base, _)| base);
             let span = spans.get(node).or_else(|| spans.get(base)).cloned().unwrap_or(0..0);
             self.problems.add(span, error.to_string(), "change its address or lan, or leave them away");

@@ -55,6 +55,11 @@ impl Builder<'_, '_> {
         };
         let every_span = every.span.clone();
         let every = take(Some(every), self.problems)?;
+        if every.to.is_zero() {
+            let help = "write for example every = \"10s\"";
+            self.problems.add(every_span, "no time passes between its repeats", help);
+            return None;
+        }
         let times = times.and_then(|value| {
             let span = value.span.clone();
             let times = take(Some(value), self.problems)?;
@@ -91,7 +96,12 @@ impl Builder<'_, '_> {
         span: &Range<usize>,
     ) -> Option<(Action, String)> {
         let mut asked = asked(spec).into_iter();
-        let (Some(asked), None) = (asked.next(), asked.next()) else {
+        let (first, second) = (asked.next(), asked.next());
+        if first.is_none() && !self.problems.is_empty() {
+            // A key that is misspelt has been told already.
+            return None;
+        }
+        let (Some(asked), None) = (first, second) else {
             let message = "an entry of the timeline is one thing that happens";
             self.problems.add(span.clone(), message, format!("beside time, give one of {WHAT}"));
             return None;
@@ -123,7 +133,8 @@ impl Builder<'_, '_> {
             Asked::Nat(file::NatChange { router, to, state }) => {
                 let router = self.refer(router, &[Kind::Router])?;
                 let (nat, name) = axes::nat(Some(to), self.problems);
-                if nat.is_some() != scenario.routers.get(&router)?.nat.is_some() {
+                let translates = scenario.routers.get(&router)?.nat.is_some();
+                if nat.is_some() != translates && self.problems.is_empty() {
                     // The addresses behind it would have to be others.
                     let help = "a router translates all the time or never";
                     self.problems.add(span.clone(), format!("`{router}` cannot change that"), help);
@@ -237,6 +248,13 @@ impl Builder<'_, '_> {
             None => (&own.attached, own.address, &own.link),
             Some(interface) => (&interface.attached, interface.address, &interface.link),
         };
+        // Nobody else need be in the region.
+        if let Ok(text) = &spec.to.value
+            && !self.names.contains_key(text)
+            && regions::index(text).is_some()
+        {
+            self.regions.entry(regions::canonical(text).to_owned()).or_insert(to_span.clone());
+        }
         let to = self.place(spec.to)?;
         let to = match to {
             Place::Region(region) => Attachment::Region(region),

@@ -89,6 +89,8 @@ pub(super) struct Starter {
     identity: u32,
     /// What its wall clock said at its last start, and when that was.
     started: (Duration, u64),
+    /// It does not start before.
+    back_ns: u64,
     /// It does not start any more.
     dead: bool,
 }
@@ -369,6 +371,7 @@ impl World {
             kept: None,
             identity: 0,
             started: (Duration::ZERO, 0),
+            back_ns: nanos(start),
             dead: false,
         });
         self.agenda.push(nanos(start), Entry::Start { node, slot });
@@ -387,6 +390,7 @@ impl World {
             return self.agenda.push(wakes_ns, Entry::Start { node, slot });
         }
         if self.starters[i].dead
+            || self.clock.now_ns() < self.starters[i].back_ns
             || site.has_no_power()
             || site.body.host().is_none_or(|host| host.is_running(slot))
         {
@@ -420,6 +424,14 @@ impl World {
         }
     }
 
+    /// Starts every program of a node at a time, or later if another restart is still to end.
+    pub(super) fn start_all_at(&mut self, node: u32, at_ns: u64) {
+        for starter in self.starters.iter_mut().filter(|s| s.node == node) {
+            starter.back_ns = starter.back_ns.max(at_ns);
+            self.agenda.push(starter.back_ns, Entry::Start { node, slot: starter.slot });
+        }
+    }
+
     /// Lets no program of a node start again.
     pub(super) fn bury(&mut self, node: u32) {
         for starter in self.starters.iter_mut().filter(|s| s.node == node) {
@@ -434,10 +446,9 @@ impl World {
         self.sites[node as usize].body.host().map(|host| host.is_running(slot))
     }
 
-    /// Ends every program of a node; says which places are empty now. With `keeps`, the coordination server's records and the
+    /// Ends every program of a node. With `keeps`, the coordination server's records and the
     /// peer's keys live on, as if they were on disk.
-    pub(super) fn stop_programs(&mut self, node: u32, keeps: bool) -> Vec<u32> {
-        let mut stopped = Vec::new();
+    pub(super) fn stop_programs(&mut self, node: u32, keeps: bool) {
         for i in 0..self.starters.len() {
             let starter = &self.starters[i];
             if starter.node != node {
@@ -465,9 +476,7 @@ impl World {
                 self.apply(node, effects);
                 self.drain();
             }
-            stopped.push(slot);
         }
-        stopped
     }
 
     /// The program of a place as it starts now.
@@ -705,6 +714,7 @@ fn site(
                 limiter: Limiter::default(),
                 refused: VecDeque::new(),
                 off: false,
+                back_ns: 0,
                 armed_ns: None,
                 lan_name: format!("{name}.lan").into(),
                 wan_name: format!("{name}.wan").into(),

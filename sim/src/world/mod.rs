@@ -195,10 +195,7 @@ impl World {
             Entry::RouterOn(node) => self.router_on(node),
             Entry::Relief(node) => self.relieve(node),
             Entry::Healed => self.heal(),
-            Entry::Served(node, packet) => {
-                self.take_in(node, packet);
-                self.drain();
-            }
+            Entry::Served(node, packet) => self.serve(node, packet),
         }
         true
     }

@@ -89,6 +89,8 @@ pub(super) struct Router {
     /// Connection attempts from outside that were dropped.
     pub(super) refused: VecDeque<Box<Packet>>,
     pub(super) off: bool,
+    /// When it is on again, if it is off.
+    pub(super) back_ns: u64,
     pub(super) armed_ns: Option<u64>,
     pub(super) lan_name: Name,
     pub(super) wan_name: Name,

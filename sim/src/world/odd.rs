@@ -65,14 +65,32 @@ pub(super) struct Cut {
 impl Odd {
     /// The node whose cable a packet with this source takes.
     pub(super) fn way_out(&self, node: u32, source: IpAddr) -> Result<u32, &'static str> {
-        if self.hole.is_some() {
-            return Err("black-hole");
+        if let Some(reason) = self.trouble() {
+            return Err(reason);
         }
         if self.plugs.is_empty() {
             return Ok(node);
         }
         let plug = self.plugs.iter().find(|plug| plug.is_live() && plug.addresses.contains(&source));
         plug.map(|plug| plug.site).ok_or("no-interface")
+    }
+
+    /// Why no packet comes or goes now, if so.
+    fn trouble(&self) -> Option<&'static str> {
+        match self {
+            Odd { off: Some(_), .. } => Some("no-power"),
+            Odd { asleep: Some(_), .. } => Some("asleep"),
+            Odd { hole: Some(_), .. } => Some("black-hole"),
+            _ => None,
+        }
+    }
+
+    /// Why a packet to an address does not reach a host with these, if so.
+    fn loss(&self, to: IpAddr, addresses: &[IpAddr]) -> Option<&'static str> {
+        self.trouble().or_else(|| {
+            let elsewhere = !self.plugs.is_empty() && !to.is_multicast() && !addresses.contains(&to);
+            elsewhere.then_some("no-interface")
+        })
     }
 
     fn addresses(&self) -> Vec<IpAddr> {
@@ -163,17 +181,7 @@ impl World {
         let now_ns = self.clock.now_ns();
         let site = &mut self.sites[node as usize];
         let (Some(odd), Inner::Host(host)) = (&mut site.odd, &site.body) else { return };
-        let to = packet.dst.ip();
-        let lost = match &**odd {
-            Odd { off: Some(_), .. } => Some("no-power"),
-            Odd { asleep: Some(_), .. } => Some("asleep"),
-            Odd { hole: Some(_), .. } => Some("black-hole"),
-            odd if !odd.plugs.is_empty() && !to.is_multicast() && !host.addresses().contains(&to) => {
-                Some("no-interface")
-            }
-            _ => None,
-        };
-        if let Some(reason) = lost {
+        if let Some(reason) = odd.loss(packet.dst.ip(), host.addresses()) {
             return self.dropped_by(node, &packet, reason);
         }
         let Some(desk) = &mut odd.desk else { return self.take_in(node, packet) };
@@ -184,6 +192,20 @@ impl World {
         desk.free_ns = begins_ns + desk.each_ns;
         let at_ns = desk.free_ns + desk.delay_ns;
         self.agenda.push(at_ns, Entry::Served(node, packet));
+    }
+
+    /// A slow host comes to a packet that waited; it may not be able to any more.
+    pub(super) fn serve(&mut self, node: u32, packet: Box<Packet>) {
+        let site = &self.sites[node as usize];
+        let lost = match (&site.odd, &site.body) {
+            (Some(odd), Inner::Host(host)) => odd.loss(packet.dst.ip(), host.addresses()),
+            _ => None,
+        };
+        match lost {
+            Some(reason) => self.dropped_by(node, &packet, reason),
+            None => self.take_in(node, packet),
+        }
+        self.drain();
     }
 
     /// Logs that a host went away or is back, as far as others can tell.

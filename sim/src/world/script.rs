@@ -91,15 +91,9 @@ impl World {
         self.log.push(self.clock.now_ns(), Event::Action { what });
         match timed.action {
             Action::RebootRouter { router, off } => {
-                let back_ns = self.clock.now_ns() + nanos(off);
-                self.with_router(&router, |router| {
-                    forget(router);
-                    router.off = true;
-                });
+                self.with_router(&router, forget);
                 // Its programs start when it passes packets again.
-                if let Some(node) = self.node(&router) {
-                    self.agenda.push(back_ns, Entry::RouterOn(node));
-                }
+                self.router_off(&router, off);
                 self.restart(&router, off, true);
             }
             Action::FlushRouter { router } => {
@@ -161,6 +155,10 @@ impl World {
     pub(super) fn router_on(&mut self, node: u32) {
         let site = &mut self.sites[node as usize];
         if let Inner::Router(router) = &mut site.body {
+            if !router.off || self.clock.now_ns() < router.back_ns {
+                // It went off again meanwhile.
+                return;
+            }
             router.off = false;
         }
         let what = format!("router {}: back", site.name);
@@ -169,7 +167,10 @@ impl World {
 
     fn router_off(&mut self, name: &str, off: Duration) {
         let back_ns = self.clock.now_ns() + nanos(off);
-        self.with_router(name, |router| router.off = true);
+        self.with_router(name, |router| {
+            router.off = true;
+            router.back_ns = router.back_ns.max(back_ns);
+        });
         if let Some(node) = self.node(name) {
             self.agenda.push(back_ns, Entry::RouterOn(node));
         }
@@ -223,9 +224,8 @@ impl World {
     fn restart(&mut self, name: &str, off: Duration, keeps: bool) {
         let Some(node) = self.node(name) else { return };
         let back_ns = self.clock.now_ns() + nanos(off);
-        for slot in self.stop_programs(node, keeps) {
-            self.agenda.push(back_ns, Entry::Start { node, slot });
-        }
+        self.stop_programs(node, keeps);
+        self.start_all_at(node, back_ns);
         self.note_presence(node);
     }
 
