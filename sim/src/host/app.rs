@@ -107,12 +107,15 @@ impl Apps {
         self.address = None;
     }
 
-    /// Looks up the names of the others. One that is no longer known keeps its last address.
-    pub(super) fn resolve(&mut self, mut lookup: impl FnMut(&str) -> Option<IpAddr>) {
+    /// Looks up the names of the others. One that is no longer known keeps its last address, unless that is `taken`: a
+    /// coordination server that lost its records gives addresses anew, perhaps those of others.
+    pub(super) fn resolve(
+        &mut self,
+        lookup: impl Fn(&str) -> Option<IpAddr>,
+        taken: impl Fn(IpAddr) -> bool,
+    ) {
         for flow in &mut self.flows {
-            if let Some(address) = lookup(&flow.spec.other) {
-                flow.to = Some(address);
-            }
+            flow.to = lookup(&flow.spec.other).or(flow.to.filter(|address| !taken(*address)));
         }
     }
 

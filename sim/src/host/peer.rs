@@ -71,7 +71,8 @@ impl PeerProgram {
             }
             if self.looked_up != self.peer.map_version() {
                 self.looked_up = self.peer.map_version();
-                self.apps.resolve(|name| self.peer.tunnel_address(name));
+                let taken = |address| self.peer.name_at(address).is_some();
+                self.apps.resolve(|name| self.peer.tunnel_address(name), taken);
             }
             if self.apps.poll_timeout().is_some_and(|(at, _)| at <= now) {
                 quiet = false;

@@ -25,7 +25,7 @@ pub(super) fn check(scenario: &Scenario, records: &[Record], metrics: &Metrics) 
     let absences = Absences::of(records, metrics.end_ns);
     for pair in &metrics.pairs {
         unconnected(scenario, pair, metrics.end_ns, &absences, &mut out);
-        dead_path_kept(records, pair, &absences, &mut out);
+        dead_path_kept(scenario, records, pair, &absences, &mut out);
     }
     probes_over_budget(records, &mut out);
     out
@@ -138,7 +138,13 @@ fn unconnected(
     }
 }
 
-fn dead_path_kept(records: &[Record], pair: &PairMetrics, absences: &Absences<'_>, out: &mut Vec<String>) {
+fn dead_path_kept(
+    scenario: &Scenario,
+    records: &[Record],
+    pair: &PairMetrics,
+    absences: &Absences<'_>,
+    out: &mut Vec<String>,
+) {
     let long = |gap: &&Gap| gap.length_ns() > DEAD_PATH_LEFT_WITHIN_NS;
     for gap in pair.gaps.iter().filter(long) {
         let (sender, receiver) = if gap.host == pair.a { (&pair.b, &pair.a) } else { (&pair.a, &pair.b) };
@@ -147,6 +153,10 @@ fn dead_path_kept(records: &[Record], pair: &PairMetrics, absences: &Absences<'_
         if absences.within(sender, gap.from_ns..deadline) > 0 {
             continue;
         }
+        // A peer that starts anew has no path, and says nothing of the one that it had.
+        let restarted = scenario.timeline.iter().any(|timed| {
+            matches!(&timed.action, Action::RestartHost { host, .. } | Action::Crash { node: host, .. } if **host == **sender)
+        });
         // The paths on which the sender sent since the silence began.
         let mut path = None;
         let mut left = false;
@@ -157,6 +167,9 @@ fn dead_path_kept(records: &[Record], pair: &PairMetrics, absences: &Absences<'_
             {
                 left |= record.t >= gap.from_ns;
                 path = *to;
+            }
+            if restarted && matches!(&record.event, Event::Presence { host, .. } if host == sender) {
+                path = None;
             }
         }
         if !left && matches!(path, Some(Path::Direct | Path::Lan)) {

@@ -126,6 +126,12 @@ impl Peer {
         self.directory.tunnel_address(name)
     }
 
+    /// The name of the peer that has this tunnel address.
+    #[must_use]
+    pub fn name_at(&self, tunnel: IpAddr) -> Option<&str> {
+        self.directory.of_tunnel(tunnel).and_then(|id| self.directory.get(id)).map(|remote| &*remote.name)
+    }
+
     /// Changes with everything that the coordination server tells of other peers: [`Peer::tunnel_address`] may say something else.
     #[must_use]
     pub fn map_version(&self) -> u64 {
@@ -390,6 +396,11 @@ impl Peer {
             .directory
             .get(id)
             .map(|remote| (remote.info.endpoints.clone(), (remote.info.online, remote.info.home_relay)));
+        // A coordination server that lost its records numbers everybody anew: the record of who had been it before must go, or
+        // it would take the entries of the new one with it when its number becomes another's.
+        if let Some(former) = self.directory.of_node(&node.node_key).filter(|former| *former != id) {
+            self.forget(former);
+        }
         let result = self.directory.upsert(node);
         if let Upsert::New { gone: Some(wg) } = result {
             self.device.remove_peer(wg);
