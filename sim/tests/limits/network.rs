@@ -270,16 +270,17 @@ fn errors_not_believed() {
         let records = play(&scenario(&text), 1, Options::default()).records;
         let errors = |record: &&Record| matches!(&record.event, Event::Delivered { node, payload: Payload::Icmp, .. } if &**node == "takkie");
         let told = records.iter().filter(errors).count();
-        let paths = records.into_iter().filter(|record| matches!(record.event, Event::PathChanged { .. }));
-        (told, paths.collect::<Vec<_>>())
+        let acts = |record: &Record| matches!(record.event, Event::PathChanged { .. } | Event::Probe { .. });
+        (told, records.into_iter().filter(acts).collect::<Vec<_>>())
     };
 
     let ((silent, as_ever), (told, not_sooner)) = (run("drop"), run("icmp"));
 
     assert_eq!(silent, 0);
     assert!(told > 3, "{told} errors");
-    let after = as_ever.iter().any(|record| record.t > 10_000_000_000);
-    assert!(after, "the path is left");
+    let left =
+        |record: &Record| record.t > 10_000_000_000 && matches!(record.event, Event::PathChanged { .. });
+    assert!(as_ever.iter().any(left), "the path is left");
     assert_eq!(as_ever, not_sooner);
 }
 
