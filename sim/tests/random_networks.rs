@@ -65,7 +65,7 @@ struct Network {
 }
 
 /// What may happen, to a box and a host of which numbers, how many seconds it lasts.
-const HAPPENINGS: [fn(usize, usize, u64) -> String; 12] = [
+const HAPPENINGS: [fn(usize, usize, u64) -> String; 13] = [
     |router, _, _| format!("flush = {{ router = \"box-{router}\" }}"),
     |router, _, s| format!("reboot = {{ router = \"box-{router}\", off = \"{s}s\" }}"),
     |router, host, s| format!("move = {{ host = \"host-{host}\", to = \"box-{router}\", dead = \"{s}s\" }}"),
@@ -75,6 +75,7 @@ const HAPPENINGS: [fn(usize, usize, u64) -> String; 12] = [
     |_, host, s| format!("crash = {{ node = \"host-{host}\", off = \"{s}s\" }}"),
     |_, _, s| format!("restart = {{ relay = \"relay\", off = \"{s}s\" }}"),
     |_, _, s| format!("restart = {{ coordinator = true, off = \"{s}s\" }}"),
+    |_, _, s| format!("restart = {{ coordinator = true, off = \"{s}s\", state = \"lost\" }}"),
     |_, _, s| format!("black-hole = {{ node = \"relay\", for = \"{s}s\" }}"),
     |router, _, s| format!("cut = {{ from = [\"box-{router}\"], to = [\"relay\"], for = \"{s}s\" }}"),
     |_, host, s| format!("clock = {{ host = \"host-{host}\", by = \"-{s}min\" }}"),

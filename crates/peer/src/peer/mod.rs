@@ -392,15 +392,17 @@ impl Peer {
         }
         let (id, endpoints) = (node.id, node.endpoints.clone());
         let there = (node.online, node.home_relay);
+        // A coordination server that lost its records numbers everybody anew: what was known under this number goes, and so does
+        // what was known of this node, or it would take the entries of the new record with it when its number is given again.
+        let other = self.directory.get(id).filter(|remote| remote.info.node_key != node.node_key);
+        let former = self.directory.of_node(&node.node_key).filter(|former| *former != id);
+        for gone in [other.map(|_| id), former].into_iter().flatten() {
+            self.forget(gone);
+        }
         let before = self
             .directory
             .get(id)
             .map(|remote| (remote.info.endpoints.clone(), (remote.info.online, remote.info.home_relay)));
-        // A coordination server that lost its records numbers everybody anew: the record of who had been it before must go, or
-        // it would take the entries of the new one with it when its number becomes another's.
-        if let Some(former) = self.directory.of_node(&node.node_key).filter(|former| *former != id) {
-            self.forget(former);
-        }
         let result = self.directory.upsert(node);
         if let Upsert::New { gone: Some(wg) } = result {
             self.device.remove_peer(wg);
@@ -435,6 +437,12 @@ impl Peer {
     }
 
     fn forget(&mut self, id: u32) {
+        if let Some((_, name, live)) = self.directory.live_mut(id)
+            && live.told.is_some()
+        {
+            let peer = name.clone();
+            self.out.event(Event::PathChanged { peer, path: None, reason: "forgotten" });
+        }
         if let Some(wg) = self.directory.remove(id) {
             self.device.remove_peer(wg);
         }
