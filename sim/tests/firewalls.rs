@@ -160,7 +160,7 @@ fn strangers_are_told_at_once_or_late_or_not_at_all() {
     let late = said_to_a_stranger("\"rfc6092\"");
     let first = late.first().copied();
     assert!(
-        first.is_some_and(|(t, proto)| t >= 6_000_000_000 && t < 7_000_000_000 && proto == Proto::Icmp),
+        first.is_some_and(|(t, proto)| (6_000_000_000..7_000_000_000).contains(&t) && proto == Proto::Icmp),
         "{late:?}"
     );
 }
