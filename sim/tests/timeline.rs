@@ -747,13 +747,12 @@ fn two_regions_cut_from_each_other_still_reach_the_third() {
     let cut = "time = \"10s\"\ncut = { from = [\"us-east\"], to = [\"eu-west\"], for = \"10s\" }";
     let log = Log::of(&three_regions(), &[cut]);
     let arrived = |flow: &str, time: Range<u64>| {
-        let arrived = log.during(time, |event| match event {
+        log.during(time, |event| match event {
             Event::AppReceived { flow: name, host, path, .. } => {
                 (**name == *flow && **host == *"flappie").then_some(*path)
             }
             _ => None,
-        });
-        arrived
+        })
     };
     assert!(arrived("ping third flappie", 10 * S..20 * S).len() >= 49);
     let between = arrived("ping takkie flappie", 10_200 * MS..20 * S);
