@@ -14,10 +14,6 @@ use trace::{Event, Name, Path, Record};
 const CONNECTED_WITHIN_NS: u64 = 15_000_000_000;
 /// A direct path on which nothing arrives although packets are sent must be left after this time.
 const DEAD_PATH_LEFT_WITHIN_NS: u64 = 3_000_000_000;
-/// The same where the coordination server loses its records: who is forgotten and comes back has lost the session, though its
-/// path answers; the other side notices when it has heard nothing for 10 s + 5 s (WireGuard whitepaper §6.5) and asks again 5 s
-/// later if that handshake is lost.
-const SESSION_LOST_WITHIN_NS: u64 = 21_000_000_000;
 /// Window of the probe budget.
 const PROBE_WINDOW_NS: u64 = 10_000_000_000;
 /// Checks that one host may send another in that window: two whole rounds (a round may be renewed once, when the other side
@@ -149,13 +145,10 @@ fn dead_path_kept(
     absences: &Absences<'_>,
     out: &mut Vec<String>,
 ) {
-    let forgets = |timed: &Timed| matches!(timed.action, Action::RestartCoordinator { keeps: false, .. });
-    let within_ns =
-        if scenario.timeline.iter().any(forgets) { SESSION_LOST_WITHIN_NS } else { DEAD_PATH_LEFT_WITHIN_NS };
-    let long = |gap: &&Gap| gap.length_ns() > within_ns;
+    let long = |gap: &&Gap| gap.length_ns() > DEAD_PATH_LEFT_WITHIN_NS;
     for gap in pair.gaps.iter().filter(long) {
         let (sender, receiver) = if gap.host == pair.a { (&pair.b, &pair.a) } else { (&pair.a, &pair.b) };
-        let deadline = gap.from_ns + within_ns;
+        let deadline = gap.from_ns + DEAD_PATH_LEFT_WITHIN_NS;
         // One that is not there sends nothing.
         if absences.within(sender, gap.from_ns..deadline) > 0 {
             continue;

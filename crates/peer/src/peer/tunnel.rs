@@ -27,10 +27,10 @@ impl Peer {
         let sender = match self.device.handle_datagram(data, source, now) {
             Ok(Some(sender)) => sender,
             Ok(None) => return,
-            // The second copy of what went both ways, or of a session that one side has given up or lost.
-            Err(wireguard::Error::Replay | wireguard::Error::UnknownIndex | wireguard::Error::Expired) => {
-                return;
-            }
+            // Of a session that this side has given up or lost.
+            Err(wireguard::Error::UnknownIndex) => return self.lost_session(arrival, now),
+            // The second copy of what went both ways, or of a session that one side has given up.
+            Err(wireguard::Error::Replay | wireguard::Error::Expired) => return,
             Err(error) => {
                 let from = match arrival {
                     Arrival::Udp(from) => from.to_string(),
@@ -52,6 +52,25 @@ impl Peer {
             self.nat.keep_fresh(env!(self, now));
         }
         self.with_paths(id, now, |paths, cx| paths.received(from, content, cx));
+    }
+
+    /// A peer that has come by this way still uses a session that this side does not know, as after a coordination server that
+    /// lost its records had it forgotten: it would take 15 s to notice (WireGuard whitepaper §6.5), so this side asks for a new
+    /// one. A forger gains no more than a handshake with the real peer, and none while there is a session.
+    fn lost_session(&mut self, arrival: Arrival, now: Instant) {
+        let id = match arrival {
+            Arrival::Relay { src, .. } => self.directory.of_node(&src),
+            Arrival::Udp(from) => self.directory.live_ids().into_iter().find(|id| {
+                let live = self.directory.get(*id).and_then(|remote| remote.live.as_ref());
+                live.and_then(|live| live.paths.selected()).is_some_and(|(address, _)| address == from)
+            }),
+        };
+        if let Some((_, _, live)) = id.and_then(|id| self.directory.live_mut(id))
+            && !self.device.is_up(live.wg, now)
+        {
+            // Without a session that is a handshake, unless one is under way.
+            self.device.keepalive(live.wg, now);
+        }
     }
 
     pub(super) fn tunnel_event(&mut self, event: wireguard::Event, arrival: Option<Arrival>) {
