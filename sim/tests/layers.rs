@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What a crate may depend on, and why on nothing else.
-const LAYERS: [(&str, &[&str], &str); 17] = [
+const LAYERS: [(&str, &[&str], &str); 18] = [
     ("stun", &[], "the STUN codec and cores stand alone, so that others can use them"),
     ("disco", &[], "a wire format stands alone; who speaks to whom is the peer's business"),
     ("derp", &[], "the relay protocol carries opaque packets and must not know what is in them"),
     ("coord", &[], "coordination spreads keys and addresses and must not know what they are used for"),
+    ("tls", &[], "a filter of bytes stands alone, and does not know who speaks through it"),
     ("portmap", &[], "a gateway asks its owner for the NAT, and a client does not know what its port is for"),
     ("wireguard", &[], "the tunnel must not know which path its packets take"),
     ("pref64", &[], "arithmetic on addresses stands alone, for hosts and for translators"),
