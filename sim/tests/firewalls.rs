@@ -20,8 +20,10 @@ fn without_firewall(mut scenario: Scenario, kept: Option<&str>) -> Scenario {
         router.firewall = router.firewall.take().and(preset.clone());
     }
     for timed in &mut scenario.timeline {
-        if let Action::SetFirewall { firewall, .. } = &mut timed.action {
-            *firewall = None;
+        match &mut timed.action {
+            Action::SetFirewall { firewall, .. } => *firewall = None,
+            Action::ChangeRules { change, .. } => *change = nat::RuleChange::default(),
+            _ => {}
         }
     }
     scenario
@@ -42,6 +44,8 @@ fn what_a_firewall_scenario_expects_does_not_come_without_its_firewall() {
         ("coordinator-blocked", None),
         ("stun-blocked", None),
         ("one-way-loss", None),
+        ("rule-added", None),
+        ("rule-removed", None),
         ("endpoint-independent-filter", Some("stateful")),
     ] {
         let with = shipped(&format!("firewall/{name}"));
@@ -50,6 +54,22 @@ fn what_a_firewall_scenario_expects_does_not_come_without_its_firewall() {
         let run = play(&without_firewall(with, kept), 1, Options::default());
         assert!(run.verdict.expectations.iter().any(|e| !e.passed), "{name} passes without it as well");
     }
+}
+
+#[test]
+fn a_rule_that_changes_leaves_what_the_firewall_remembers() {
+    // The same rules in a firewall that begins anew: the conversation that was let out is unknown to it.
+    let mut scenario = shipped("firewall/rule-removed");
+    let mut rules = scenario.routers["home-a"].firewall.clone().expect("a firewall");
+    for timed in &mut scenario.timeline {
+        if let Action::ChangeRules { router, change } = &timed.action {
+            change.apply(&mut rules);
+            let (router, firewall) = (router.clone(), Some(rules.clone()));
+            timed.action = Action::SetFirewall { router, firewall, name: "custom".to_owned() };
+        }
+    }
+    let run = play(&scenario, 1, Options::default());
+    assert!(run.verdict.expectations.iter().any(|e| !e.passed), "{:?}", run.verdict);
 }
 
 #[test]

@@ -399,6 +399,18 @@ fn mistakes_are_refused_where_they_stand() {
             3,
             "`takkie` has been there with others",
         ),
+        ("time = \"1s\"\nadd-rule = { router = \"home-a\" }", 1, "no rule is given"),
+        (
+            "time = \"1s\"\nadd-rule = { router = \"home-a\", outbound = [\"udp\"] }",
+            1,
+            "`home-a` lets everything out by then",
+        ),
+        (
+            "time = \"1s\"\nremove-rule = { router = \"home-a\", block = [\"udp\"] }",
+            1,
+            "`home-a` has no rule \"udp\" by then",
+        ),
+        ("time = \"1s\"\nadd-rule = { router = \"home-a\", block = [\"udp to neer\"] }", 3, "`neer`"),
         ("time = \"1s\"\nslow = { node = \"near\" }", 1, "`near` is not slow"),
         ("time = \"1s\"\ncut = { for = \"1s\" }", 1, "a cut is around one region, or between two groups"),
         ("time = \"1s\"\ncut = { from = [\"near\"], region = \"us-east\" }", 1, "a cut is around one region"),

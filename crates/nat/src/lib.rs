@@ -77,7 +77,7 @@ pub use config::{
 };
 pub use firewall::{
     Firewall, FirewallConfig, Inbound, InboundRefusal, Police, PoliceRate, PoliceUnit, Portal, Refusal, Rule,
-    UdpLimits, Who,
+    RuleChange, UdpLimits, Who,
 };
 pub use linux::{Fault, Forgotten, ForwardPolicy, HASH_SEED, InputPolicy, LinuxConfig, LinuxNat, LinuxRule};
 pub use packet::{

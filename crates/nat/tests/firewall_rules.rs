@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::{Pkt, echo, ep, error, secs, start, tcp, udp, walled};
 use nat::{
     Answer, DropReason, Firewall, FirewallConfig, InboundRefusal, Middlebox as _, Packet, Police, PoliceRate,
-    PoliceUnit, PortRange, Portal, Proto, Refusal, Rule, Side, TcpFlags, UdpLimits, Verdict, Who,
+    PoliceUnit, PortRange, Portal, Proto, Refusal, Rule, RuleChange, Side, TcpFlags, UdpLimits, Verdict, Who,
 };
 use proptest::prelude::*;
 
@@ -89,6 +89,50 @@ fn datagram(src: &str, dst: &str, len: usize) -> Full {
 
 fn segment(src: &str, dst: &str, flags: &str, seq: u32, bytes: &[u8]) -> Full {
     Full { pkt: tcp(src, dst, flags), seq, bytes: bytes.to_vec() }
+}
+
+// ---- rules that come and go ------------------------------------------------------------------------
+
+const UDP: Rule = Rule::ports(Proto::Udp, Rule::ALL_PORTS);
+
+#[test]
+fn a_rule_that_is_added_blocks_what_is_going_on_until_it_is_removed() {
+    let now = start();
+    let mut wall = with(|_| {});
+    assert_eq!(ask(&mut wall, OUT, &udp(HOST, SERVER), now), PASSES[0]);
+    let mut change = RuleChange { block: vec![UDP], ..RuleChange::default() };
+    wall.change_rules(&change);
+    assert_eq!(ask(&mut wall, OUT, &udp(HOST, SERVER), now), Verdict::Drop(DropReason::Blocked));
+    assert_eq!(ask(&mut wall, OUT, &tcp(HOST, SERVER, "S"), now), PASSES[0]);
+    change.remove = true;
+    wall.change_rules(&change);
+    // From outside first: only a firewall that still knows the conversation lets it in.
+    assert_eq!(ask(&mut wall, IN, &udp(SERVER, HOST), now), PASSES[1]);
+}
+
+#[test]
+fn a_conversation_outlives_the_rule_that_let_it_out() {
+    let now = start();
+    let mut wall = with(|config| config.outbound = Some(vec![UDP].into()));
+    assert_eq!(ask(&mut wall, OUT, &udp(HOST, SERVER), now), PASSES[0]);
+    wall.change_rules(&RuleChange { remove: true, outbound: vec![UDP], block: vec![] });
+    assert_eq!(ask(&mut wall, OUT, &udp(HOST, SERVER), now), PASSES[0]);
+    let later = udp(HOST, "203.0.113.2:443");
+    assert_eq!(ask(&mut wall, OUT, &later, now), Verdict::Drop(DropReason::PortNotAllowed));
+    wall.change_rules(&RuleChange { outbound: vec![UDP], ..RuleChange::default() });
+    assert_eq!(ask(&mut wall, OUT, &later, now), PASSES[0]);
+}
+
+#[test]
+fn a_rule_is_in_a_list_once_and_nothing_is_added_to_everything() {
+    let change = RuleChange { outbound: vec![UDP], block: vec![UDP], ..RuleChange::default() };
+    let mut wall = with(|_| {});
+    wall.change_rules(&change);
+    wall.change_rules(&change);
+    assert_eq!(wall.config().outbound, None);
+    assert_eq!(wall.config().block, vec![UDP]);
+    wall.change_rules(&RuleChange { remove: true, ..change });
+    assert_eq!(wall.config(), &FirewallConfig::STATEFUL);
 }
 
 // ---- rules and answers ----------------------------------------------------------------------------

@@ -71,6 +71,7 @@ fn timeline_cuts(scenario: &Scenario) -> bool {
     scenario.timeline.iter().any(|timed| match timed.action {
         Action::SetLink { up, .. } | Action::SetInterface { up, .. } => !up,
         Action::SetFirewall { .. }
+        | Action::ChangeRules { .. }
         | Action::ChangeLink { .. }
         | Action::SetNat { .. }
         | Action::Kill { .. } => true,

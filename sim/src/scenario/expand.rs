@@ -477,6 +477,15 @@ fn action(out: &mut String, action: &Action) {
                 firewall.as_ref().map_or_else(|| text("none"), |firewall| filter::table(firewall, name));
             ("firewall", vec![("router", text(router)), ("rules", rules)])
         }
+        Action::ChangeRules { router, change } => {
+            let mut pairs = vec![("router", text(router))];
+            for (list, rules) in [("outbound", &change.outbound), ("block", &change.block)] {
+                if !rules.is_empty() {
+                    pairs.push((list, filter::list(rules)));
+                }
+            }
+            (if change.remove { "remove-rule" } else { "add-rule" }, pairs)
+        }
     };
     key(out, verb, &inline(&pairs));
 }

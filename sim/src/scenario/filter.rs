@@ -343,7 +343,8 @@ pub(super) fn firewall(
     (Some(config), name.to_owned())
 }
 
-fn rules(list: Vec<Val<Filter>>, named: &mut Named, problems: &mut Problems<'_>) -> Vec<Rule> {
+/// Rules as a file lists them.
+pub(super) fn rules(list: Vec<Val<Filter>>, named: &mut Named, problems: &mut Problems<'_>) -> Vec<Rule> {
     let mut rules = Vec::new();
     for value in list {
         let span = value.span.clone();
@@ -407,7 +408,7 @@ pub(super) fn check_names<'n>(
 
 // ---- written out ----------------------------------------------------------------------------
 
-fn list<T: ToString>(entries: &[T]) -> String {
+pub(super) fn list<T: ToString>(entries: &[T]) -> String {
     let entries: Vec<String> = entries.iter().map(|entry| word(&entry.to_string())).collect();
     format!("[{}]", entries.join(", "))
 }

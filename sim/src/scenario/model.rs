@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 use link::LinkConfig;
-use nat::{FirewallConfig, Translation};
+use nat::{FirewallConfig, RuleChange, Translation};
 use pref64::Pref64;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -406,6 +406,13 @@ pub enum Action {
         firewall: Option<FirewallConfig>,
         /// Preset name or "custom".
         name: String,
+    },
+    /// Rules are added to a router's firewall, or taken from it.
+    ChangeRules {
+        /// Which router.
+        router: String,
+        /// The rules.
+        change: RuleChange,
     },
 }
 

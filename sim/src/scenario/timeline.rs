@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use indexmap::IndexMap;
+use nat::{FirewallConfig, Rule, RuleChange};
 
 use super::axes::{self, take};
 use super::build::{Builder, Kind};
@@ -130,6 +131,7 @@ impl Builder<'_, '_> {
                 let (firewall, name) = filter::firewall(Some(rules), &mut self.named, self.problems);
                 Action::SetFirewall { router, firewall, name }
             }
+            Asked::Rules(change, remove) => self.rules(scenario, change, remove, span)?,
             Asked::Nat(file::NatChange { router, to, state }) => {
                 let router = self.refer(router, &[Kind::Router])?;
                 let (nat, name) = axes::nat(Some(to), self.problems);
@@ -202,6 +204,44 @@ impl Builder<'_, '_> {
                 None
             }
         }
+    }
+
+    fn rules(
+        &mut self,
+        scenario: &Scenario,
+        spec: file::RuleChange,
+        remove: bool,
+        span: &Range<usize>,
+    ) -> Option<Action> {
+        let router = self.refer(spec.router, &[Kind::Router])?;
+        let mut rules = |list: Option<Vec<Val<filter::Filter>>>| {
+            filter::rules(list.unwrap_or_default(), &mut self.named, self.problems)
+        };
+        let change = RuleChange { remove, outbound: rules(spec.outbound), block: rules(spec.block) };
+        let before = firewall_by_now(scenario, &router);
+        let strange = |rules: &[Rule], list: Option<&[Rule]>| {
+            let has = |rule: &&Rule| list.is_some_and(|list| list.contains(rule));
+            rules.iter().find(|rule| remove && !has(rule)).map(Rule::to_string)
+        };
+        let problem = if change.is_empty() {
+            let help = "write block = [\"udp\"], outbound = [\"tcp 443\"], or both";
+            Some(("no rule is given".to_owned(), help.to_owned()))
+        } else if before.outbound.is_none() && !change.outbound.is_empty() {
+            let help = "change what it blocks, or give its firewall a list of what may go out";
+            Some((format!("`{router}` lets everything out by then"), help.to_owned()))
+        } else {
+            let outbound = strange(&change.outbound, before.outbound.as_deref());
+            let missing = outbound.or_else(|| strange(&change.block, Some(&before.block)));
+            missing.map(|rule| {
+                (format!("`{router}` has no rule \"{rule}\" by then"), format!("it is: {before}"))
+            })
+        };
+        if let Some((message, help)) = problem
+            && self.problems.is_empty()
+        {
+            self.problems.add(span.clone(), message, help);
+        }
+        Some(Action::ChangeRules { router, change })
     }
 
     fn readdress(&mut self, scenario: &Scenario, spec: file::Readdress) -> Option<Action> {
@@ -352,8 +392,8 @@ impl Builder<'_, '_> {
 }
 
 /// The keys of an entry beside its time.
-const WHAT: &str = "reboot, flush, restart, link, down, up, firewall, nat, readdress, move, interface, sleep, clock, kill, crash, \
-                    black-hole, slow, cut, accept-portal";
+const WHAT: &str = "reboot, flush, restart, link, down, up, firewall, add-rule, remove-rule, nat, readdress, move, interface, \
+                    sleep, clock, kill, crash, black-hole, slow, cut, accept-portal";
 
 /// What an entry asks for.
 enum Asked {
@@ -363,6 +403,7 @@ enum Asked {
     Link(Box<file::LinkChange>),
     SetLink(Val<String>, bool),
     Firewall(file::FirewallChange),
+    Rules(file::RuleChange, bool),
     Nat(file::NatChange),
     Readdress(file::Readdress),
     Move(file::Move),
@@ -402,6 +443,8 @@ fn asked(spec: file::At) -> Vec<Asked> {
         black_hole,
         slow,
         cut,
+        add_rule,
+        remove_rule,
         accept_portal,
     } = spec;
     let all = [
@@ -412,6 +455,8 @@ fn asked(spec: file::At) -> Vec<Asked> {
         down.map(|node| Asked::SetLink(node, false)),
         up.map(|node| Asked::SetLink(node, true)),
         firewall.map(Asked::Firewall),
+        add_rule.map(|change| Asked::Rules(change, false)),
+        remove_rule.map(|change| Asked::Rules(change, true)),
         nat.map(Asked::Nat),
         readdress.map(Asked::Readdress),
         moves.map(Asked::Move),
@@ -426,6 +471,22 @@ fn asked(spec: file::At) -> Vec<Asked> {
         accept_portal.map(Asked::AcceptPortal),
     ];
     all.into_iter().flatten().collect()
+}
+
+/// A router's firewall after the entries so far; one that lets everything pass if it has none.
+fn firewall_by_now(scenario: &Scenario, router: &str) -> FirewallConfig {
+    let at_first = scenario.routers.get(router).and_then(|router| router.firewall.clone());
+    let mut now = at_first.unwrap_or(FirewallConfig::OPEN);
+    for timed in &scenario.timeline {
+        match &timed.action {
+            Action::SetFirewall { router: changed, firewall, .. } if changed == router => {
+                now = firewall.clone().unwrap_or(FirewallConfig::OPEN);
+            }
+            Action::ChangeRules { router: changed, change } if changed == router => change.apply(&mut now),
+            _ => {}
+        }
+    }
+    now
 }
 
 /// What has a cable.

@@ -74,6 +74,7 @@ pub(super) fn action(action: &Action, before: Option<&Access>) -> String {
         Action::SetFirewall { router, firewall: Some(firewall), name } => {
             format!("router {router}: firewall {name} ({firewall})")
         }
+        Action::ChangeRules { router, change } => format!("router {router}: firewall {change}"),
         Action::ChangeLink { node, link } => {
             let mut out = format!("link of {node}:");
             let from = out.len();

@@ -623,8 +623,12 @@ fn used_proxy(scenario: &Scenario, used: &UsedProxy, ip: IpAddr) -> peer::Proxy 
 fn timeline(scenario: &Scenario, topology: &Topology) -> Vec<Timed> {
     let mut timeline = scenario.timeline.clone();
     for timed in &mut timeline {
-        if let Action::SetFirewall { firewall: Some(firewall), .. } = &mut timed.action {
-            firewall.resolve(|name| topology.addresses_of(name));
+        match &mut timed.action {
+            Action::SetFirewall { firewall: Some(firewall), .. } => {
+                firewall.resolve(|name| topology.addresses_of(name));
+            }
+            Action::ChangeRules { change, .. } => change.resolve(|name| topology.addresses_of(name)),
+            _ => {}
         }
     }
     timeline

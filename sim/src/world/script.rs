@@ -5,7 +5,7 @@ use super::net::{Inner, Router};
 use super::{Entry, World, nanos};
 use crate::scenario::{Access, Action, Repeat, Timed, When, words};
 use indexmap::IndexMap;
-use nat::{Firewall, Middlebox, Translation};
+use nat::{Firewall, FirewallConfig, Middlebox, Translation};
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 use std::time::Duration;
@@ -143,8 +143,16 @@ impl World {
                     firewall.accept_portal();
                 }
             }),
+            Action::ChangeRules { router, change } => {
+                let rng = self.firewall_rng(&router);
+                self.with_router(&router, |router| {
+                    let firewall =
+                        router.firewall.get_or_insert_with(|| Firewall::new(FirewallConfig::OPEN, rng));
+                    firewall.change_rules(&change);
+                });
+            }
             Action::SetFirewall { router, firewall, .. } => {
-                let rng = self.seed.pcg(&format!("firewall {router} from {}", self.clock.now_ns()));
+                let rng = self.firewall_rng(&router);
                 self.with_router(&router, |router| {
                     router.firewall = firewall.map(|config| Firewall::new(config, rng));
                 });
@@ -253,6 +261,11 @@ impl World {
             }
             self.middlebox_events(node);
         }
+    }
+
+    /// The stream of a firewall that begins now.
+    fn firewall_rng(&self, router: &str) -> Pcg64Mcg {
+        self.seed.pcg(&format!("firewall {router} from {}", self.clock.now_ns()))
     }
 
     fn node(&self, name: &str) -> Option<u32> {

@@ -259,7 +259,7 @@ impl fmt::Display for FirewallConfig {
 }
 
 /// Entries with "and" between them.
-fn list(f: &mut fmt::Formatter<'_>, entries: &[impl fmt::Display]) -> fmt::Result {
+pub(super) fn list(f: &mut fmt::Formatter<'_>, entries: &[impl fmt::Display]) -> fmt::Result {
     for (i, entry) in entries.iter().enumerate() {
         write!(f, "{}{entry}", if i == 0 { "" } else { " and " })?;
     }

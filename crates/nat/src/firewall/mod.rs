@@ -2,12 +2,14 @@
 
 mod bogon;
 mod bucket;
+mod change;
 mod config;
 mod late;
 mod rule;
 mod tls;
 
 pub use bucket::{Police, PoliceRate, PoliceUnit};
+pub use change::RuleChange;
 pub use config::{FirewallConfig, Inbound, InboundRefusal, Portal, Refusal, UdpLimits};
 pub use rule::{Rule, Who};
 
@@ -120,6 +122,13 @@ impl Firewall {
     /// The user has accepted the terms: the captive portal is open until the box forgets.
     pub fn accept_portal(&mut self) {
         self.gate = Gate::Open;
+    }
+
+    /// Adds rules or takes some away. Conversations, counters and the captive portal stay as they are.
+    pub fn change_rules(&mut self, change: &RuleChange) {
+        change.apply(&mut self.config);
+        // Of what is worked out from the configuration, the lists decide this alone: one of what may go out stays a list.
+        self.door = self.config.has_door();
     }
 
     /// When the next answer to a refused connection comes due.

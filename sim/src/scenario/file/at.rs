@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{DelaySteps, Firewall, Link, Nat, Outages};
+use crate::scenario::filter::Filter;
 use crate::scenario::links::{Delay, FileName, Mtu, Pmtud};
 use crate::scenario::model::When;
 use crate::scenario::value::{Both, Jump, Queue, Rate, Ratio, State, Sugar, Val, Word};
@@ -38,6 +39,10 @@ pub(in crate::scenario) struct At {
     pub(in crate::scenario) up: Option<Val<String>>,
     /// A router gets another firewall.
     pub(in crate::scenario) firewall: Option<FirewallChange>,
+    /// Rules are added to a router's firewall, which forgets nothing.
+    pub(in crate::scenario) add_rule: Option<RuleChange>,
+    /// Rules are taken from a router's firewall, which forgets nothing: what they let out goes on.
+    pub(in crate::scenario) remove_rule: Option<RuleChange>,
     /// The user accepts the terms of a captive portal.
     pub(in crate::scenario) accept_portal: Option<AcceptPortal>,
     /// A router's translation changes.
@@ -208,6 +213,18 @@ pub(in crate::scenario) struct FirewallChange {
     pub(in crate::scenario) router: Val<String>,
     /// A preset, rules, or "none".
     pub(in crate::scenario) rules: Sugar<Firewall>,
+}
+
+/// Rules of a router's firewall that come or go.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(in crate::scenario) struct RuleChange {
+    /// Which router's. One without a firewall gets one that lets everything else pass.
+    pub(in crate::scenario) router: Val<String>,
+    /// Rules of what may go out, as in its `firewall`. They are about new conversations.
+    pub(in crate::scenario) outbound: Option<Vec<Val<Filter>>>,
+    /// Rules of what passes neither out nor in, as in its `firewall`. They are about every packet.
+    pub(in crate::scenario) block: Option<Vec<Val<Filter>>>,
 }
 
 /// A router's translation changes.
