@@ -36,6 +36,11 @@ const LAYERS: [(&str, &[&str], &str); 18] = [
         "the peer is the real thing: it must not know that its network is simulated, nor write the simulator's log",
     ),
     (
+        "program",
+        &["stun", "derp", "coord", "portmap", "pref64", "proxy", "trace", "peer"],
+        "a program does not know whether a simulator or a machine carries what it sends",
+    ),
+    (
         "punchbag",
         &[
             "stun",
@@ -53,6 +58,7 @@ const LAYERS: [(&str, &[&str], &str); 18] = [
             "trace",
             "report",
             "peer",
+            "program",
         ],
         "the simulator puts the parts together; other people's stacks stay in `interop`, out of every build",
     ),

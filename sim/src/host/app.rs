@@ -4,8 +4,11 @@
 use crate::packet::{Body, DEFAULT_TTL, IpEcn, Packet};
 use crate::world::Epoch;
 use bytes::{Bytes, BytesMut};
+use peer::Peer;
+use program::{UserOutput, Users};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tcp::{Config, Connection};
 use trace::{Event, FlowKind, Name, Path};
@@ -50,11 +53,6 @@ pub struct FlowSpec {
     pub bytes: u64,
 }
 
-pub(super) enum AppOutput {
-    Packet(Bytes),
-    Event(Event),
-}
-
 struct Flow {
     spec: FlowSpec,
     announced: bool,
@@ -75,55 +73,38 @@ struct Bulk {
     count: u64,
 }
 
-pub(super) struct Apps {
+/// The programs of a host that use its tunnel.
+pub struct Apps {
     host: Name,
     epoch: Epoch,
     address: Option<IpAddr>,
     flows: Vec<Flow>,
-    out: VecDeque<AppOutput>,
+    out: VecDeque<UserOutput>,
 }
 
-impl Apps {
-    pub(super) fn new(host: Name, specs: Vec<FlowSpec>, epoch: Epoch, now: Instant) -> Apps {
-        let flows = specs
-            .into_iter()
-            .map(|spec| {
-                let sends = spec.initiator || spec.kind == FlowKind::Voice;
-                // A host that starts late starts its programs late.
-                let next = sends.then(|| epoch.after(spec.at).max(now));
-                Flow { spec, announced: false, to: None, next, seq: 0, bulk: None, ended: false }
-            })
-            .collect();
-        Apps { host, epoch, address: None, flows, out: VecDeque::new() }
-    }
-
-    /// The tunnel has an address.
-    pub(super) fn set_address(&mut self, address: IpAddr) {
+impl Users for Apps {
+    fn set_address(&mut self, address: IpAddr, _: Instant) {
         self.address = Some(address);
     }
 
-    /// The tunnel has no address until it gets one again.
-    pub(super) fn lose_address(&mut self) {
+    fn lose_address(&mut self) {
         self.address = None;
     }
 
-    /// Looks up the names of the others. One that is no longer known keeps its last address, unless that is `taken`: a
+    /// Looks up the names of the others. One that is no longer known keeps its last address, unless that is taken: a
     /// coordination server that lost its records gives addresses anew, perhaps those of others.
-    pub(super) fn resolve(
-        &mut self,
-        lookup: impl Fn(&str) -> Option<IpAddr>,
-        taken: impl Fn(IpAddr) -> bool,
-    ) {
+    fn map_changed(&mut self, peer: &Peer) {
         for flow in &mut self.flows {
-            flow.to = lookup(&flow.spec.other).or(flow.to.filter(|address| !taken(*address)));
+            let last = flow.to.filter(|address| peer.name_at(*address).is_none());
+            flow.to = peer.tunnel_address(&flow.spec.other).or(last);
         }
     }
 
-    pub(super) fn poll_output(&mut self) -> Option<AppOutput> {
+    fn poll_output(&mut self) -> Option<UserOutput> {
         self.out.pop_front()
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let up = self.address.is_some();
         let sends =
             self.flows.iter().filter(|f| !f.announced || (up && f.to.is_some())).filter_map(|f| f.next);
@@ -132,7 +113,7 @@ impl Apps {
         sends.map(|at| (at, "next packet of a flow")).chain(tcp).min_by_key(|(at, _)| *at)
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    fn handle_timeout(&mut self, now: Instant) {
         for i in 0..self.flows.len() {
             self.send_due(i, now);
             let flow = &mut self.flows[i];
@@ -143,6 +124,69 @@ impl Apps {
                 self.service_bulk(i, now, None);
             }
         }
+    }
+
+    fn handle_packet(&mut self, from: &Arc<str>, data: &Bytes, via: Path, now: Instant) {
+        let Some(packet) = Packet::decode(data) else {
+            self.warn(format!("a packet of {} bytes from {from} is not IP", data.len()));
+            return;
+        };
+        if self.address != Some(packet.dst.ip()) {
+            self.wrong_peer(format!("{} got a packet for {} from {from}", self.host, packet.dst.ip()));
+            return;
+        }
+        match packet.body {
+            Body::Tcp(_) => self.handle_tcp(from, packet, via, now),
+            Body::Udp(ref data) => {
+                if let Some((i, message)) = self.message(from, data) {
+                    self.received(i, &message, via, now);
+                }
+            }
+            Body::Echo { reply, seq: icmp_seq, ref data } => {
+                let Some((i, mut message)) = self.message(from, data) else { return };
+                self.received(i, &message, via, now);
+                let sent_ns = message.sent_ns;
+                if !reply {
+                    message.out = Some(via);
+                    message.from_initiator = false;
+                    message.sent_ns = self.epoch.ns(now);
+                    let mut answer = BytesMut::from(&message.encode(data.len())[..]);
+                    // The time of the request travels back behind the header, for the round trip.
+                    answer[HEADER..HEADER + 8].copy_from_slice(&sent_ns.to_le_bytes());
+                    let (src, dst) = (packet.dst.ip(), packet.src.ip());
+                    let reply =
+                        echo(src, dst, packet.src.port().into(), true, icmp_seq.into(), answer.freeze());
+                    self.send(i, message.seq, &reply);
+                } else if let Some(out) = message.out {
+                    let asked_ns = data
+                        .get(HEADER..HEADER + 8)
+                        .and_then(|b| b.try_into().ok())
+                        .map_or(0, u64::from_le_bytes);
+                    let rtt_ns = self.epoch.ns(now).saturating_sub(asked_ns);
+                    let flow = self.flows[i].spec.name.clone();
+                    let echo = Event::Echo { flow, seq: message.seq, rtt_ns, out, back: via };
+                    self.out.push_back(UserOutput::Event(echo));
+                }
+            }
+            // What a host knows of errors inside the tunnel: nobody sends them.
+            Body::Error(_) => {}
+        }
+    }
+}
+
+impl Apps {
+    /// The programs of a host; times count from `epoch`.
+    pub fn new(host: Name, specs: Vec<FlowSpec>, epoch: Epoch, now: Instant) -> Apps {
+        let flows = specs
+            .into_iter()
+            .map(|spec| {
+                let sends = spec.initiator || spec.kind == FlowKind::Voice;
+                // A host that starts late starts its programs late.
+                let next = sends.then(|| epoch.after(spec.at).max(now));
+                Flow { spec, announced: false, to: None, next, seq: 0, bulk: None, ended: false }
+            })
+            .collect();
+        Apps { host, epoch, address: None, flows, out: VecDeque::new() }
     }
 
     fn send_due(&mut self, i: usize, now: Instant) {
@@ -157,7 +201,7 @@ impl Apps {
                     from: self.host.clone(),
                     to: flow.spec.other.clone(),
                 };
-                self.out.push_back(AppOutput::Event(start));
+                self.out.push_back(UserOutput::Event(start));
             }
         }
         let (Some(from), Some(to)) = (self.address, flow.to) else { return };
@@ -200,62 +244,14 @@ impl Apps {
             seq,
             bytes: packet.wire_len() as u32,
         };
-        self.out.push_back(AppOutput::Event(sent));
+        self.out.push_back(UserOutput::Event(sent));
         self.push(packet);
     }
 
     fn push(&mut self, packet: &Packet) {
         let mut bytes = Vec::with_capacity(packet.wire_len());
         packet.encode(&mut bytes);
-        self.out.push_back(AppOutput::Packet(bytes.into()));
-    }
-
-    /// A packet came out of the tunnel.
-    pub(super) fn handle_packet(&mut self, from: &str, data: &Bytes, via: Path, now: Instant) {
-        let Some(packet) = Packet::decode(data) else {
-            self.warn(format!("a packet of {} bytes from {from} is not IP", data.len()));
-            return;
-        };
-        if self.address != Some(packet.dst.ip()) {
-            self.wrong_peer(format!("{} got a packet for {} from {from}", self.host, packet.dst.ip()));
-            return;
-        }
-        match packet.body {
-            Body::Tcp(_) => self.handle_tcp(from, packet, via, now),
-            Body::Udp(ref data) => {
-                if let Some((i, message)) = self.message(from, data) {
-                    self.received(i, &message, via, now);
-                }
-            }
-            Body::Echo { reply, seq: icmp_seq, ref data } => {
-                let Some((i, mut message)) = self.message(from, data) else { return };
-                self.received(i, &message, via, now);
-                let sent_ns = message.sent_ns;
-                if !reply {
-                    message.out = Some(via);
-                    message.from_initiator = false;
-                    message.sent_ns = self.epoch.ns(now);
-                    let mut answer = BytesMut::from(&message.encode(data.len())[..]);
-                    // The time of the request travels back behind the header, for the round trip.
-                    answer[HEADER..HEADER + 8].copy_from_slice(&sent_ns.to_le_bytes());
-                    let (src, dst) = (packet.dst.ip(), packet.src.ip());
-                    let reply =
-                        echo(src, dst, packet.src.port().into(), true, icmp_seq.into(), answer.freeze());
-                    self.send(i, message.seq, &reply);
-                } else if let Some(out) = message.out {
-                    let asked_ns = data
-                        .get(HEADER..HEADER + 8)
-                        .and_then(|b| b.try_into().ok())
-                        .map_or(0, u64::from_le_bytes);
-                    let rtt_ns = self.epoch.ns(now).saturating_sub(asked_ns);
-                    let flow = self.flows[i].spec.name.clone();
-                    let echo = Event::Echo { flow, seq: message.seq, rtt_ns, out, back: via };
-                    self.out.push_back(AppOutput::Event(echo));
-                }
-            }
-            // What a host knows of errors inside the tunnel: nobody sends them.
-            Body::Error(_) => {}
-        }
+        self.out.push_back(UserOutput::Packet(bytes.into()));
     }
 
     /// Reads a message and finds its flow here, which must come from that flow's other side.
@@ -283,7 +279,7 @@ impl Apps {
             latency_ns: self.epoch.ns(now).saturating_sub(message.sent_ns),
             path: via,
         };
-        self.out.push_back(AppOutput::Event(received));
+        self.out.push_back(UserOutput::Event(received));
     }
 
     // ---- bulk -----------------------------------------------------------------------------------
@@ -356,7 +352,7 @@ impl Apps {
                 .enumerate()
                 .all(|(k, byte)| *byte == MARKER[((bulk.count + k as u64) % MARKER.len() as u64) as usize]);
             if !in_order {
-                self.out.push_back(AppOutput::Event(Event::Violation {
+                self.out.push_back(UserOutput::Event(Event::Violation {
                     invariant: "corrupt-stream".into(),
                     detail: format!(
                         "{}: wrong byte in the {} bytes after {}",
@@ -372,7 +368,7 @@ impl Apps {
         if read > 0
             && let Some(path) = via
         {
-            self.out.push_back(AppOutput::Event(Event::BulkReceived {
+            self.out.push_back(UserOutput::Event(Event::BulkReceived {
                 flow: flow.spec.name.clone(),
                 host: self.host.clone(),
                 total_bytes: bulk.count,
@@ -395,7 +391,7 @@ impl Apps {
         if let Some((complete, reason)) = finished.filter(|_| !flow.ended) {
             flow.ended = true;
             let end = Event::FlowEnd { flow: flow.spec.name.clone(), complete, reason: reason.into() };
-            self.out.push_back(AppOutput::Event(end));
+            self.out.push_back(UserOutput::Event(end));
         }
         for packet in &packets {
             self.push(packet);
@@ -403,11 +399,11 @@ impl Apps {
     }
 
     fn warn(&mut self, what: String) {
-        self.out.push_back(AppOutput::Event(Event::Warning { node: self.host.clone(), what }));
+        self.out.push_back(UserOutput::Event(Event::Warning { node: self.host.clone(), what }));
     }
 
     fn wrong_peer(&mut self, detail: String) {
-        self.out.push_back(AppOutput::Event(Event::Violation { invariant: "wrong-peer".into(), detail }));
+        self.out.push_back(UserOutput::Event(Event::Violation { invariant: "wrong-peer".into(), detail }));
     }
 }
 

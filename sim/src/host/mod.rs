@@ -1,21 +1,16 @@
 //! A host: its addresses, its sockets, and the programs that use them.
 
 mod app;
-mod gateway;
-mod peer;
-mod program;
-mod proxy;
-mod servers;
 mod tcp;
 
-pub use self::proxy::ProxyProgram;
-pub use app::{FlowSpec, MARKER};
-pub use gateway::GatewayProgram;
-pub use peer::{PEER_PORT, PeerProgram};
-pub use program::{ConnId, Input, Output, Program};
-pub use servers::{
-    COORDINATOR_PORTS, CoordinatorProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, StunProgram,
+pub use app::{Apps, FlowSpec, MARKER};
+pub use program::{
+    COORDINATOR_PORTS, ConnId, CoordinatorProgram, GatewayProgram, Input, Output, PEER_PORT, Program,
+    ProxyProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, StunProgram,
 };
+
+/// A peer on a simulated host, whose tunnel is used by [`Apps`].
+pub type PeerProgram = program::PeerProgram<Apps>;
 
 use self::tcp::TcpStack;
 use crate::icmp::{Limiter, may_answer};

@@ -8,6 +8,7 @@ use etherparse::{
     Icmpv4Header, Icmpv4Slice, Icmpv4Type, Icmpv6Header, Icmpv6Slice, Icmpv6Type, IpNumber, Ipv4Header,
     Ipv4HeaderSlice, Ipv6Header, Ipv6HeaderSlice, TcpHeader, TcpHeaderSlice, UdpHeader, UdpHeaderSlice,
 };
+use program::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use tcp::{Flags, Options, Segment};
 
@@ -19,101 +20,67 @@ const MAX_V4: usize = 576;
 /// Longest ICMPv6 error: the smallest MTU of IPv6 (RFC 4443 §2.4(c)).
 const MAX_V6: usize = 1280;
 
-/// What an ICMP error says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ErrorKind {
-    /// No route (RFC 792 type 3 code 0, RFC 4443 type 1 code 0).
-    NetUnreachable,
-    /// Nobody there (RFC 792 type 3 code 1, RFC 4443 type 1 code 3).
-    HostUnreachable,
-    /// No socket on that port (RFC 792 type 3 code 3, RFC 4443 type 1 code 4).
-    PortUnreachable,
-    /// A filter forbids it (RFC 1812 type 3 code 13, RFC 4443 type 1 code 1).
-    Prohibited,
-    /// Longer than the next link takes (RFC 1191 type 3 code 4, RFC 4443 type 2).
-    TooBig {
-        /// The MTU of that link in bytes.
-        mtu: u32,
-    },
-    /// The TTL ran out on the way (RFC 792 type 11 code 0, RFC 4443 type 3 code 0).
-    TimeExceeded,
+fn kind_to_v4(kind: ErrorKind) -> Icmpv4Type {
+    use DestUnreachableHeader as Unreachable;
+    Icmpv4Type::DestinationUnreachable(match kind {
+        ErrorKind::NetUnreachable => Unreachable::Network,
+        ErrorKind::HostUnreachable => Unreachable::Host,
+        ErrorKind::PortUnreachable => Unreachable::Port,
+        ErrorKind::Prohibited => Unreachable::FilterProhibited,
+        ErrorKind::TooBig { mtu } => {
+            Unreachable::FragmentationNeeded { next_hop_mtu: mtu.try_into().unwrap_or(u16::MAX) }
+        }
+        ErrorKind::TimeExceeded => {
+            return Icmpv4Type::TimeExceeded(TimeExceededV4::TtlExceededInTransit);
+        }
+    })
 }
 
-impl ErrorKind {
-    /// A short word for logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            ErrorKind::NetUnreachable => "net-unreachable",
-            ErrorKind::HostUnreachable => "host-unreachable",
-            ErrorKind::PortUnreachable => "port-unreachable",
-            ErrorKind::Prohibited => "prohibited",
-            ErrorKind::TooBig { .. } => "too-big",
-            ErrorKind::TimeExceeded => "time-exceeded",
-        }
-    }
-
-    fn v4(self) -> Icmpv4Type {
-        use DestUnreachableHeader as Unreachable;
-        Icmpv4Type::DestinationUnreachable(match self {
-            ErrorKind::NetUnreachable => Unreachable::Network,
-            ErrorKind::HostUnreachable => Unreachable::Host,
-            ErrorKind::PortUnreachable => Unreachable::Port,
-            ErrorKind::Prohibited => Unreachable::FilterProhibited,
-            ErrorKind::TooBig { mtu } => {
-                Unreachable::FragmentationNeeded { next_hop_mtu: mtu.try_into().unwrap_or(u16::MAX) }
+fn kind_of_v4(icmp: &Icmpv4Type) -> Option<ErrorKind> {
+    use DestUnreachableHeader as Unreachable;
+    Some(match icmp {
+        Icmpv4Type::DestinationUnreachable(unreachable) => match unreachable {
+            Unreachable::Network => ErrorKind::NetUnreachable,
+            Unreachable::Host => ErrorKind::HostUnreachable,
+            Unreachable::Port => ErrorKind::PortUnreachable,
+            // RFC 1812 §5.2.7.1: the older codes for one network or host mean the same to a sender.
+            Unreachable::FilterProhibited | Unreachable::NetworkProhibited | Unreachable::HostProhibited => {
+                ErrorKind::Prohibited
             }
-            ErrorKind::TimeExceeded => {
-                return Icmpv4Type::TimeExceeded(TimeExceededV4::TtlExceededInTransit);
+            Unreachable::FragmentationNeeded { next_hop_mtu } => {
+                ErrorKind::TooBig { mtu: u32::from(*next_hop_mtu) }
             }
-        })
-    }
-
-    fn of_v4(kind: &Icmpv4Type) -> Option<ErrorKind> {
-        use DestUnreachableHeader as Unreachable;
-        Some(match kind {
-            Icmpv4Type::DestinationUnreachable(unreachable) => match unreachable {
-                Unreachable::Network => ErrorKind::NetUnreachable,
-                Unreachable::Host => ErrorKind::HostUnreachable,
-                Unreachable::Port => ErrorKind::PortUnreachable,
-                // RFC 1812 §5.2.7.1: the older codes for one network or host mean the same to a sender.
-                Unreachable::FilterProhibited
-                | Unreachable::NetworkProhibited
-                | Unreachable::HostProhibited => ErrorKind::Prohibited,
-                Unreachable::FragmentationNeeded { next_hop_mtu } => {
-                    ErrorKind::TooBig { mtu: u32::from(*next_hop_mtu) }
-                }
-                _ => return None,
-            },
-            Icmpv4Type::TimeExceeded(TimeExceededV4::TtlExceededInTransit) => ErrorKind::TimeExceeded,
             _ => return None,
-        })
-    }
+        },
+        Icmpv4Type::TimeExceeded(TimeExceededV4::TtlExceededInTransit) => ErrorKind::TimeExceeded,
+        _ => return None,
+    })
+}
 
-    fn v6(self) -> Icmpv6Type {
-        Icmpv6Type::DestinationUnreachable(match self {
-            ErrorKind::NetUnreachable => DestUnreachableCode::NoRoute,
-            ErrorKind::HostUnreachable => DestUnreachableCode::Address,
-            ErrorKind::PortUnreachable => DestUnreachableCode::Port,
-            ErrorKind::Prohibited => DestUnreachableCode::Prohibited,
-            ErrorKind::TooBig { mtu } => return Icmpv6Type::PacketTooBig { mtu },
-            ErrorKind::TimeExceeded => return Icmpv6Type::TimeExceeded(TimeExceededV6::HopLimitExceeded),
-        })
-    }
+fn kind_to_v6(kind: ErrorKind) -> Icmpv6Type {
+    Icmpv6Type::DestinationUnreachable(match kind {
+        ErrorKind::NetUnreachable => DestUnreachableCode::NoRoute,
+        ErrorKind::HostUnreachable => DestUnreachableCode::Address,
+        ErrorKind::PortUnreachable => DestUnreachableCode::Port,
+        ErrorKind::Prohibited => DestUnreachableCode::Prohibited,
+        ErrorKind::TooBig { mtu } => return Icmpv6Type::PacketTooBig { mtu },
+        ErrorKind::TimeExceeded => return Icmpv6Type::TimeExceeded(TimeExceededV6::HopLimitExceeded),
+    })
+}
 
-    fn of_v6(kind: &Icmpv6Type) -> Option<ErrorKind> {
-        Some(match kind {
-            Icmpv6Type::DestinationUnreachable(code) => match code {
-                DestUnreachableCode::NoRoute => ErrorKind::NetUnreachable,
-                DestUnreachableCode::Address => ErrorKind::HostUnreachable,
-                DestUnreachableCode::Port => ErrorKind::PortUnreachable,
-                DestUnreachableCode::Prohibited => ErrorKind::Prohibited,
-                _ => return None,
-            },
-            Icmpv6Type::PacketTooBig { mtu } => ErrorKind::TooBig { mtu: *mtu },
-            Icmpv6Type::TimeExceeded(TimeExceededV6::HopLimitExceeded) => ErrorKind::TimeExceeded,
+fn kind_of_v6(icmp: &Icmpv6Type) -> Option<ErrorKind> {
+    Some(match icmp {
+        Icmpv6Type::DestinationUnreachable(code) => match code {
+            DestUnreachableCode::NoRoute => ErrorKind::NetUnreachable,
+            DestUnreachableCode::Address => ErrorKind::HostUnreachable,
+            DestUnreachableCode::Port => ErrorKind::PortUnreachable,
+            DestUnreachableCode::Prohibited => ErrorKind::Prohibited,
             _ => return None,
-        })
-    }
+        },
+        Icmpv6Type::PacketTooBig { mtu } => ErrorKind::TooBig { mtu: *mtu },
+        Icmpv6Type::TimeExceeded(TimeExceededV6::HopLimitExceeded) => ErrorKind::TimeExceeded,
+        _ => return None,
+    })
 }
 
 /// An ICMP error.
@@ -141,23 +108,27 @@ impl IcmpError {
         self.quoted.encode_cut(self.cut, &mut quote);
         quote.truncate(self.quote_len());
         let (number, header) = if src.is_ipv4() {
-            let header = Icmpv4Header::with_checksum(self.kind.v4(), &quote);
+            let header = Icmpv4Header::with_checksum(kind_to_v4(self.kind), &quote);
             (IpNumber::ICMP, header.to_bytes().to_vec())
         } else {
-            let header =
-                Icmpv6Header::with_checksum(self.kind.v6(), v6(src).octets(), v6(dst).octets(), &quote);
+            let header = Icmpv6Header::with_checksum(
+                kind_to_v6(self.kind),
+                v6(src).octets(),
+                v6(dst).octets(),
+                &quote,
+            );
             (IpNumber::IPV6_ICMP, header.map(|h| h.to_bytes().to_vec()).unwrap_or_default())
         };
         Transport { number, header, quote }
     }
 
     pub(super) fn read_v4(icmp: &Icmpv4Slice<'_>, bytes: &Bytes) -> Option<Body> {
-        let kind = ErrorKind::of_v4(&icmp.icmp_type())?;
+        let kind = kind_of_v4(&icmp.icmp_type())?;
         IcmpError::read(kind, &bytes.slice_ref(icmp.payload()))
     }
 
     pub(super) fn read_v6(icmp: &Icmpv6Slice<'_>, bytes: &Bytes) -> Option<Body> {
-        let kind = ErrorKind::of_v6(&icmp.icmp_type())?;
+        let kind = kind_of_v6(&icmp.icmp_type())?;
         IcmpError::read(kind, &bytes.slice_ref(icmp.payload()))
     }
 

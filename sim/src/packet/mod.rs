@@ -3,7 +3,8 @@
 mod error;
 mod middlebox;
 
-pub use error::{ErrorKind, IcmpError};
+pub use error::IcmpError;
+pub use program::ErrorKind;
 
 use bytes::Bytes;
 pub use etherparse::IpEcn;

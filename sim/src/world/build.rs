@@ -4,8 +4,8 @@ use super::ipv6::Ipv6;
 use super::net::{Inner, Outlet, Parent, Router, Site};
 use super::{Agenda, Captures, Clock, Entry, Log, Options, Seed, World, nanos};
 use crate::host::{
-    COORDINATOR_PORTS, CoordinatorProgram, Effects, FlowSpec, GatewayProgram, Host, MARKER, PeerProgram,
-    Program, ProxyProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, StunProgram,
+    Apps, COORDINATOR_PORTS, CoordinatorProgram, Effects, FlowSpec, GatewayProgram, Host, MARKER,
+    PeerProgram, Program, ProxyProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, StunProgram,
 };
 use crate::icmp::Limiter;
 use crate::scenario::{Action, ProxyLogin, Scenario, Timed, Traffic, UsedProxy, Way};
@@ -513,10 +513,12 @@ impl World {
                 };
                 let peer = peer::Peer::new(config, rng("peer", name), now);
                 let before = kept.and_then(|kept| (kept as Box<dyn Any>).downcast::<PeerProgram>().ok());
-                let (flows, epoch) = (flows.clone(), self.clock.epoch());
                 Box::new(match before {
                     Some(before) => before.again(peer, *gateway, now),
-                    None => PeerProgram::new(name.clone(), peer, flows, *gateway, epoch, now),
+                    None => {
+                        let apps = Apps::new(name.clone(), flows.clone(), self.clock.epoch(), now);
+                        PeerProgram::new(name.clone(), peer, apps, *gateway, now)
+                    }
                 })
             }
             Recipe::Gateway { name, config } => {

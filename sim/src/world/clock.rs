@@ -77,8 +77,3 @@ impl Default for Clock {
         Clock::new()
     }
 }
-
-/// Nanoseconds of a duration, for the log.
-pub fn nanos(d: Duration) -> u64 {
-    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
-}

@@ -18,8 +18,9 @@ mod script;
 
 pub use agenda::Agenda;
 pub use build::BuildError;
-pub use clock::{Clock, Epoch, nanos};
+pub use clock::{Clock, Epoch};
 pub use log::{Captures, Log};
+pub use program::nanos;
 pub use rng::Seed;
 
 use crate::host::{Effects, TimerKey};

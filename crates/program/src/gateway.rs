@@ -1,7 +1,6 @@
 //! The port mapping gateway of a router, as a program on it. It has no NAT: what it wants of that goes to the world.
 
-use super::{ConnId, Input, Output, Program};
-use crate::world::nanos;
+use crate::{ConnId, Input, Output, Program, nanos};
 use portmap::gateway::{self, Gateway, Transmit};
 use portmap::{SERVER_PORT, upnp};
 use std::time::Instant;
@@ -46,7 +45,7 @@ impl Program for GatewayProgram {
             Input::Closed { conn: id } => gateway::Input::Closed { conn: conn(id) },
             Input::Mapped { id, result } => gateway::Input::Answer { id, result },
             // It opens no connection, and its answers need not arrive.
-            Input::Connected { .. } | Input::Error { .. } | Input::Resolver(_) => return,
+            Input::Connected { .. } | Input::Error { .. } | Input::Resolver(_) | Input::Shutdown => return,
         };
         self.gateway.handle(input, now);
     }

@@ -1,7 +1,7 @@
 //! An HTTP proxy as a program.
 
-use super::{ConnId, Input, Output, Program};
-use proxy::{Event as ProxyEvent, Server, Transmit};
+use crate::{ConnId, Input, Output, Program};
+use ::proxy::{Event as ProxyEvent, Server, Transmit};
 use std::time::Instant;
 use trace::{Event, Name};
 
@@ -29,7 +29,7 @@ impl Program for ProxyProgram {
     }
 
     fn handle(&mut self, input: Input<'_>, now: Instant) {
-        let conn = |conn: ConnId| proxy::ConnId(conn.0);
+        let conn = |conn: ConnId| ::proxy::ConnId(conn.0);
         match input {
             Input::Accepted { conn: id, from, .. } => self.server.accepted(conn(id), from, now),
             Input::Connected { conn: id } => self.server.connected(conn(id)),

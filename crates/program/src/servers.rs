@@ -1,10 +1,10 @@
 //! The servers of a tunnel network as programs: relay, STUN server, coordination server.
 
-use super::{ConnId, Input, Output, Program};
+use crate::{ConnId, Input, Output, Program};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use trace::{Event, Name};
 
 /// STUN's registered port (RFC 8489 §18.6).
@@ -14,8 +14,14 @@ pub const RELAY_PORTS: [u16; 2] = [443, 80];
 /// Where the coordination server listens.
 pub const COORDINATOR_PORTS: [u16; 2] = [443, 80];
 
+/// How long clients of a relay that ends are asked to wait before they connect anew: about what a restart takes.
+const RECONNECT_IN: Duration = Duration::from_secs(1);
+/// And how long they are asked to keep trying.
+const TRY_FOR: Duration = Duration::from_secs(30);
+
 /// A STUN server.
 pub struct StunProgram {
+    port: u16,
     server: stun::server::Server,
     addresses: Vec<IpAddr>,
     out: VecDeque<Output>,
@@ -24,7 +30,14 @@ pub struct StunProgram {
 impl StunProgram {
     /// A server without an alternate address.
     pub fn new() -> StunProgram {
-        StunProgram { server: stun::server::Server::new(), addresses: Vec::new(), out: VecDeque::new() }
+        let server = stun::server::Server::new();
+        StunProgram { port: STUN_PORT, server, addresses: Vec::new(), out: VecDeque::new() }
+    }
+
+    /// It answers on this port in place of [`STUN_PORT`].
+    #[must_use]
+    pub fn with_port(self, port: u16) -> StunProgram {
+        StunProgram { port, ..self }
     }
 }
 
@@ -36,7 +49,7 @@ impl Default for StunProgram {
 
 impl Program for StunProgram {
     fn udp_ports(&self) -> Vec<u16> {
-        vec![STUN_PORT]
+        vec![self.port]
     }
 
     fn handle(&mut self, input: Input<'_>, _: Instant) {
@@ -107,12 +120,24 @@ pub struct RelayProgram {
     name: Name,
     derp: derp::server::Server,
     stun: StunProgram,
+    ports: Vec<u16>,
 }
 
 impl RelayProgram {
     /// Puts the servers together.
     pub fn new(name: Name, derp: derp::server::Server) -> RelayProgram {
-        RelayProgram { name, derp, stun: StunProgram::new() }
+        RelayProgram { name, derp, stun: StunProgram::new(), ports: RELAY_PORTS.to_vec() }
+    }
+
+    /// It listens on these TCP ports in place of [`RELAY_PORTS`], and answers STUN on that in place of [`STUN_PORT`].
+    #[must_use]
+    pub fn with_ports(self, tcp: Vec<u16>, stun: u16) -> RelayProgram {
+        RelayProgram { ports: tcp, stun: self.stun.with_port(stun), ..self }
+    }
+
+    /// The relay.
+    pub fn server(&self) -> &derp::server::Server {
+        &self.derp
     }
 }
 
@@ -122,7 +147,7 @@ impl Program for RelayProgram {
     }
 
     fn tcp_ports(&self) -> Vec<u16> {
-        RELAY_PORTS.to_vec()
+        self.ports.clone()
     }
 
     fn handle(&mut self, input: Input<'_>, now: Instant) {
@@ -132,6 +157,7 @@ impl Program for RelayProgram {
             Input::Stream { conn, data } => self.derp.handle_stream(derp::server::ConnId(conn.0), data, now),
             Input::Writable { conn, space } => self.derp.writable(derp::server::ConnId(conn.0), space, now),
             Input::Closed { conn } => self.derp.closed(derp::server::ConnId(conn.0), now),
+            Input::Shutdown => self.derp.shutdown(RECONNECT_IN, TRY_FOR, now),
             Input::Connected { .. } | Input::Error { .. } | Input::Mapped { .. } | Input::Resolver(_) => {}
         }
     }
@@ -163,6 +189,10 @@ impl Program for RelayProgram {
         }
         None
     }
+
+    fn is_finished(&self) -> bool {
+        self.derp.connections() == 0
+    }
 }
 
 /// What of a relay's events is worth a line in the log: the rest shows in its packets.
@@ -183,12 +213,24 @@ fn relay_words(event: &derp::server::ServerEvent) -> Option<String> {
 pub struct CoordinatorProgram {
     name: Name,
     server: coord::server::Server,
+    ports: Vec<u16>,
 }
 
 impl CoordinatorProgram {
     /// Wraps the core.
     pub fn new(name: Name, server: coord::server::Server) -> CoordinatorProgram {
-        CoordinatorProgram { name, server }
+        CoordinatorProgram { name, server, ports: COORDINATOR_PORTS.to_vec() }
+    }
+
+    /// It listens on these TCP ports in place of [`COORDINATOR_PORTS`].
+    #[must_use]
+    pub fn with_ports(self, ports: Vec<u16>) -> CoordinatorProgram {
+        CoordinatorProgram { ports, ..self }
+    }
+
+    /// The coordination server.
+    pub fn server(&self) -> &coord::server::Server {
+        &self.server
     }
 }
 
@@ -198,7 +240,7 @@ impl Program for CoordinatorProgram {
     }
 
     fn tcp_ports(&self) -> Vec<u16> {
-        COORDINATOR_PORTS.to_vec()
+        self.ports.clone()
     }
 
     fn handle(&mut self, input: Input<'_>, now: Instant) {
@@ -218,7 +260,8 @@ impl Program for CoordinatorProgram {
             | Input::Datagram { .. }
             | Input::Error { .. }
             | Input::Connected { .. }
-            | Input::Mapped { .. } => {}
+            | Input::Mapped { .. }
+            | Input::Shutdown => {}
         }
     }
 

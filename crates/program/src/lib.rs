@@ -1,10 +1,41 @@
 //! What runs on a host. Our own peer, relay, STUN server and coordination server are programs; foreign traversal code
 //! plugs in at the same place.
+//!
+//! A [`Program`] is sans-IO: whoever owns the sockets (the simulator's hosts, or the daemon on a real machine) gives it what
+//! came in, drains what it wants done, and calls it again at its deadline:
+//!
+//! ```
+//! use program::{Input, Output, Program, STUN_PORT, StunProgram};
+//! use std::time::Instant;
+//!
+//! let (mut program, now) = (StunProgram::new(), Instant::now());
+//! program.handle(Input::Addresses(&["192.0.2.1".parse()?]), now);
+//! let (from, data) = ("198.51.100.7:4000".parse()?, "no STUN message".into());
+//! program.handle(Input::Datagram { port: STUN_PORT, from, data: &data }, now);
+//! assert!(program.poll_output().is_none(), "what it cannot read it does not answer");
+//! assert!(program.poll_timeout().is_none());
+//! # Ok::<(), std::net::AddrParseError>(())
+//! ```
+//!
+//! It opens no socket and knows no clock; neither does anything that it is made of.
 
-use crate::packet::ErrorKind;
+mod error;
+mod gateway;
+mod peer;
+mod proxy;
+mod servers;
+
+pub use self::error::ErrorKind;
+pub use self::gateway::GatewayProgram;
+pub use self::peer::{PEER_PORT, PeerProgram, UserOutput, Users};
+pub use self::proxy::ProxyProgram;
+pub use self::servers::{
+    COORDINATOR_PORTS, CoordinatorProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, StunProgram,
+};
+
 use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A TCP connection of one program. The program chooses the numbers of those that it opens, from 0; the host those of the
 /// ones that it accepts, from [`ConnId::FIRST_ACCEPTED`].
@@ -81,6 +112,9 @@ pub enum Input<'a> {
         /// Which connection.
         conn: ConnId,
     },
+    /// The program is to end: what it was given by others goes back, and whoever relies on it is told. It is driven on until
+    /// it [is finished](Program::is_finished), for as long as its owner has patience. A kill comes without this.
+    Shutdown,
 }
 
 /// What a program asks of its host.
@@ -127,7 +161,7 @@ pub enum Output {
     Event(trace::Event),
 }
 
-/// A program on a simulated host, sans-IO: mutate, then drain [`poll_output`](Program::poll_output), then ask for the
+/// A program on a host, sans-IO: mutate, then drain [`poll_output`](Program::poll_output), then ask for the
 /// deadline.
 pub trait Program: std::any::Any {
     /// The UDP ports it binds when it starts.
@@ -149,4 +183,15 @@ pub trait Program: std::any::Any {
 
     /// What it wants done; called until there is no more.
     fn poll_output(&mut self) -> Option<Output>;
+
+    /// Whether nothing is left to do after [`Input::Shutdown`], apart from sending what has been put out.
+    fn is_finished(&self) -> bool {
+        true
+    }
+}
+
+/// Nanoseconds of a duration, for the log.
+pub fn nanos(d: Duration) -> u64 {
+    // 2^64 ns are 584 years.
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
