@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What a crate may depend on, and why on nothing else.
-const LAYERS: [(&str, &[&str], &str); 18] = [
+const LAYERS: &[(&str, &[&str], &str)] = &[
     ("stun", &[], "the STUN codec and cores stand alone, so that others can use them"),
     ("disco", &[], "a wire format stands alone; who speaks to whom is the peer's business"),
     ("derp", &[], "the relay protocol carries opaque packets and must not know what is in them"),
