@@ -461,6 +461,20 @@ impl RawFrame {
     }
 }
 
+impl RawFrame {
+    /// Makes a parsed ForwardPacket into the RecvPacket that its receiver gets: the receiver's key is taken out.
+    pub(crate) fn forward_into_recv_packet(mut self, src: &PublicKey) -> Bytes {
+        debug_assert_eq!(self.kind, FrameType::ForwardPacket);
+        // Header and sender move up to the packet.
+        let mut frame = self.bytes.split_off(KEY_LEN);
+        let len = (frame.len() - HEADER_LEN) as u32;
+        frame[0] = FrameType::RecvPacket as u8;
+        frame[1..HEADER_LEN].copy_from_slice(&len.to_be_bytes());
+        frame[HEADER_LEN..HEADER_LEN + KEY_LEN].copy_from_slice(&src.0);
+        frame.freeze()
+    }
+}
+
 /// Sender and packet length of an encoded RecvPacket that this crate made.
 pub(crate) fn recv_packet_parts(frame: &[u8]) -> Option<(PublicKey, usize)> {
     let (src, packet) = split_key(frame.get(HEADER_LEN..)?)?;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{keys::PublicKey, queue::Outbound};
+use crate::{keys::PublicKey, websocket};
 
 /// Longest request or response head, in bytes (as nginx `large_client_header_buffers`; Go's default of 1 MiB is more
 /// than any client of ours needs).
@@ -25,6 +25,9 @@ pub enum HttpError {
     /// The server did not switch protocols.
     #[error("HTTP status {0} in place of 101")]
     Status(u16),
+    /// The server's answer is not to the WebSocket that was asked for.
+    #[error("the server did not open a WebSocket")]
+    NoWebSocket,
 }
 
 /// Collects a head out of the stream.
@@ -65,6 +68,8 @@ fn field<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a [u8]> {
 pub(crate) enum Answer {
     /// Frames follow. With fast start the client wants no HTTP response: it knew all that is in it.
     Upgrade { fast_start: bool },
+    /// Frames follow, inside a WebSocket. What proves that the client's key was read.
+    WebSocket { accept: String },
     /// Write this, then close.
     Close(Bytes),
 }
@@ -100,12 +105,11 @@ fn try_answer(head: &[u8], derp_path: &str) -> Result<Answer, HttpError> {
     Ok(match path_of(target) {
         path if path == derp_path => {
             let upgrade = field(headers, "Upgrade").unwrap_or_default();
+            if upgrade.eq_ignore_ascii_case(b"websocket") && get {
+                return Ok(web_socket(headers).unwrap_or_else(upgrade_required));
+            }
             if !upgrade.eq_ignore_ascii_case(UPGRADE.as_bytes()) {
-                return Ok(reply(
-                    "426 Upgrade Required",
-                    "Upgrade: DERP\r\n",
-                    "DERP requires connection upgrade\n",
-                ));
+                return Ok(upgrade_required());
             }
             // Clients differ: tailscale's sends GET, ts_http_util POST. A body would be read as frames.
             let body = field(headers, "Transfer-Encoding").is_some()
@@ -123,6 +127,19 @@ fn try_answer(head: &[u8], derp_path: &str) -> Result<Answer, HttpError> {
         "/derp/probe" | "/derp/latency-check" | "/generate_204" => wrong_method(),
         _ => reply("404 Not Found", "", "not found\n"),
     })
+}
+
+fn upgrade_required() -> Answer {
+    reply("426 Upgrade Required", "Upgrade: DERP\r\n", "DERP requires connection upgrade\n")
+}
+
+/// A WebSocket for DERP, if that is what is asked for (RFC 6455 §4.2.1).
+fn web_socket(headers: &[httparse::Header<'_>]) -> Option<Answer> {
+    let offered = field(headers, "Sec-WebSocket-Protocol")?.split(|byte| *byte == b',');
+    let derp = offered.map(<[u8]>::trim_ascii).any(|name| name == websocket::PROTOCOL.as_bytes());
+    let version = field(headers, "Sec-WebSocket-Version") == Some(b"13");
+    let key = field(headers, "Sec-WebSocket-Key").filter(|key| !key.is_empty())?;
+    (derp && version).then(|| Answer::WebSocket { accept: websocket::accept(key) })
 }
 
 /// Path of an origin-form (`/derp?x`) or absolute-form (`http://host/derp`) target (RFC 9112 §3.2).
@@ -155,21 +172,42 @@ fn no_content(challenge: Option<&[u8]>) -> Answer {
     Answer::Close(head.into())
 }
 
-/// Queues the 101 response.
-pub(crate) fn push_switching_protocols(out: &mut Outbound, key: &PublicKey) {
+/// The 101 response.
+pub(crate) fn switching_protocols(key: &PublicKey) -> Bytes {
     let version = crate::frame::PROTOCOL_VERSION;
     let key = key.to_hex();
-    out.push_control(
-        format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: {UPGRADE}\r\nConnection: Upgrade\r\nDerp-Version: {version}\r\nDerp-Public-Key: {key}\r\n\r\n"
-        )
-        .into(),
-    );
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: {UPGRADE}\r\nConnection: Upgrade\r\nDerp-Version: {version}\r\nDerp-Public-Key: {key}\r\n\r\n"
+    )
+    .into()
+}
+
+/// The 101 response that opens a WebSocket.
+pub(crate) fn web_socket_response(accept: &str) -> Bytes {
+    let protocol = websocket::PROTOCOL;
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n"
+    )
+    .into()
+}
+
+/// The request for a WebSocket (RFC 6455 §4.1).
+pub(crate) fn web_socket_request(host: &str, path: &str, key: &str) -> Bytes {
+    let protocol = websocket::PROTOCOL;
+    format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n",
+        clean(path),
+        clean(host)
+    )
+    .into()
+}
+
+fn clean(text: &str) -> String {
+    text.chars().filter(char::is_ascii_graphic).collect()
 }
 
 /// The upgrade request. Characters that would end a field or the request line are left out of `host` and `path`.
 pub(crate) fn request(host: &str, path: &str, fast_start: bool) -> Bytes {
-    let clean = |s: &str| s.chars().filter(char::is_ascii_graphic).collect::<String>();
     let fast_start = if fast_start { "Derp-Fast-Start: 1\r\n" } else { "" };
     format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: {UPGRADE}\r\nConnection: Upgrade\r\n{fast_start}\r\n",
@@ -179,8 +217,8 @@ pub(crate) fn request(host: &str, path: &str, fast_start: bool) -> Bytes {
     .into()
 }
 
-/// Whether a response head switches to DERP.
-pub(crate) fn check_response(head: &[u8]) -> Result<(), HttpError> {
+/// Whether a response head switches to DERP; or, where the key of a WebSocket was sent, to that.
+pub(crate) fn check_response(head: &[u8], key: Option<&str>) -> Result<(), HttpError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut fields);
     match response.parse(head) {
@@ -188,7 +226,11 @@ pub(crate) fn check_response(head: &[u8]) -> Result<(), HttpError> {
         Err(httparse::Error::TooManyHeaders) => return Err(HttpError::TooLarge),
         _ => return Err(HttpError::Malformed),
     }
+    let accept = field(response.headers, "Sec-WebSocket-Accept");
     match response.code {
+        Some(101) if key.is_some_and(|key| accept != Some(websocket::accept(key.as_bytes()).as_bytes())) => {
+            Err(HttpError::NoWebSocket)
+        }
         Some(101) => Ok(()),
         Some(code) => Err(HttpError::Status(code)),
         None => Err(HttpError::Malformed),
@@ -203,6 +245,7 @@ mod tests {
     fn status(request: &str) -> String {
         match answer(request.as_bytes(), "/derp") {
             Answer::Upgrade { fast_start } => format!("upgrade fast={fast_start}"),
+            Answer::WebSocket { accept } => format!("websocket {accept}"),
             Answer::Close(bytes) => String::from_utf8_lossy(&bytes[9..12]).into_owned(),
         }
     }
@@ -286,19 +329,29 @@ mod tests {
 
     #[test]
     fn our_own_response_is_accepted() {
-        let mut out = Outbound::default();
-        push_switching_protocols(&mut out, &PublicKey([0xa5; 32]));
-        let bytes = out.take(MAX_HEAD, false).unwrap();
-        assert_eq!(check_response(&bytes), Ok(()));
+        let bytes = switching_protocols(&PublicKey([0xa5; 32]));
+        assert_eq!(check_response(&bytes, None), Ok(()));
         let text = String::from_utf8_lossy(&bytes);
         assert!(text.contains("Derp-Version: 2\r\n"));
         assert!(text.contains(&format!("Derp-Public-Key: {}\r\n", "a5".repeat(32))));
     }
 
     #[test]
+    fn a_web_socket_is_opened_for_derp_only() {
+        let key = "dGhlIHNhbXBsZSBub25jZQ==";
+        let request = web_socket_request("relay", "/derp", key);
+        let Answer::WebSocket { accept } = answer(&request, "/derp") else { panic!("no WebSocket") };
+        let response = web_socket_response(&accept);
+        assert_eq!(check_response(&response, Some(key)), Ok(()));
+        assert_eq!(check_response(&response, Some("another")), Err(HttpError::NoWebSocket));
+        let chat = String::from_utf8_lossy(&request).replace("Protocol: derp", "Protocol: chat");
+        assert_eq!(status(&chat), "426");
+    }
+
+    #[test]
     fn a_response_other_than_101_is_an_error() {
-        assert_eq!(check_response(b"HTTP/1.1 404 Not Found\r\n\r\n"), Err(HttpError::Status(404)));
-        assert_eq!(check_response(b"SSH-2.0-x\r\n\r\n"), Err(HttpError::Malformed));
+        assert_eq!(check_response(b"HTTP/1.1 404 Not Found\r\n\r\n", None), Err(HttpError::Status(404)));
+        assert_eq!(check_response(b"SSH-2.0-x\r\n\r\n", None), Err(HttpError::Malformed));
     }
 
     #[test]
@@ -322,7 +375,7 @@ mod tests {
         #[test]
         fn any_head_is_answered(bytes in proptest::collection::vec(any::<u8>(), 0..300), line in "(GET|POST|HEAD) [ -~]{0,30} HTTP/1.1\r\n") {
             let _ = answer(&bytes, "/derp");
-            let _ = check_response(&bytes);
+            let _ = check_response(&bytes, None);
             let mut head = line.into_bytes();
             head.extend(bytes);
             head.extend(b"\r\n\r\n");

@@ -15,6 +15,8 @@ pub struct ClientInfo {
     pub is_prober: bool,
     /// Name of the program.
     pub app_name: String,
+    /// The secret that the relays of a region share; empty from a plain client.
+    pub mesh_key: String,
 }
 
 /// A token bucket on what one client may send.
@@ -56,6 +58,10 @@ impl Fields {
         self.get(name).and_then(Value::as_u64)
     }
 
+    fn text(&self, name: &str) -> String {
+        self.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+
     fn flag(&self, name: &str) -> bool {
         self.get(name).and_then(Value::as_bool).unwrap_or(false)
     }
@@ -69,26 +75,29 @@ impl ClientInfo {
             version: fields.number("version").unwrap_or(0),
             can_ack_pings: fields.flag("canackpings"),
             is_prober: fields.flag("isprober"),
-            app_name: fields.get("appname").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            app_name: fields.text("appname"),
+            mesh_key: fields.text("meshkey"),
         })
     }
 
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        json!({
+        let mut object = json!({
             "version": self.version,
             "CanAckPings": self.can_ack_pings,
             "IsProber": self.is_prober,
             "AppName": self.app_name,
-        })
-        .to_string()
-        .into_bytes()
+        });
+        if !self.mesh_key.is_empty() {
+            object["meshKey"] = self.mesh_key.as_str().into();
+        }
+        object.to_string().into_bytes()
     }
 }
 
 impl ServerInfo {
     /// What this crate's server says.
-    pub(crate) fn ours() -> Self {
-        Self { version: PROTOCOL_VERSION, rate_limit: None }
+    pub(crate) fn ours(rate_limit: Option<RateLimit>) -> Self {
+        Self { version: PROTOCOL_VERSION, rate_limit }
     }
 
     /// As [`ClientInfo::parse`].
@@ -118,15 +127,23 @@ mod tests {
 
     #[test]
     fn client_info_is_read_in_every_spelling() {
-        let want = ClientInfo { version: 2, can_ack_pings: true, is_prober: true, app_name: "x".into() };
+        let want = ClientInfo {
+            version: 2,
+            can_ack_pings: true,
+            is_prober: true,
+            app_name: "x".into(),
+            ..ClientInfo::default()
+        };
         for json in [
             r#"{"version":2,"CanAckPings":true,"IsProber":true,"AppName":"x"}"#,
-            r#"{"version":2,"can_ack_pings":true,"is_prober":true,"app_name":"x","mesh_key":"none"}"#,
+            r#"{"version":2,"can_ack_pings":true,"is_prober":true,"app_name":"x","mesh_key":null}"#,
             r#"{"Version":2,"canAckPings":true,"isProber":true,"appName":"x","meshKey":null}"#,
         ] {
             assert_eq!(ClientInfo::parse(json.as_bytes()), Some(want.clone()), "{json}");
         }
-        assert_eq!(ClientInfo::parse(&want.to_json()), Some(want));
+        assert_eq!(ClientInfo::parse(&want.to_json()), Some(want.clone()));
+        let meshed = ClientInfo { mesh_key: "secret".into(), ..want };
+        assert_eq!(ClientInfo::parse(&meshed.to_json()), Some(meshed));
     }
 
     #[test]

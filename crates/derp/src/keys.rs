@@ -76,6 +76,35 @@ pub(crate) fn seal(
     Some((nonce, sealed))
 }
 
+/// The secret by which the relays of one region know each other. It does not print itself.
+#[derive(Clone)]
+pub struct MeshKey(String);
+
+impl MeshKey {
+    /// From text; Tailscale's relays use 64 hexadecimal digits (tailscale `cmd/derper/derper.go`, `-mesh-psk-file`). `None`
+    /// if it is empty: that would be everybody's.
+    pub fn new(secret: impl Into<String>) -> Option<Self> {
+        Some(Self(secret.into())).filter(|key| !key.0.is_empty())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// Compares without telling by its duration where the difference is.
+    pub(crate) fn is(&self, shown: &str) -> bool {
+        let differences =
+            self.0.bytes().zip(shown.bytes()).fold(0, |all, (ours, theirs)| all | (ours ^ theirs));
+        self.0.len() == shown.len() && differences == 0
+    }
+}
+
+impl fmt::Debug for MeshKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MeshKey(..)")
+    }
+}
+
 /// Opens what [`seal`] made; `None` if it was not sealed by the other key of `shared`.
 pub(crate) fn open(shared: &SalsaBox, nonce: &[u8; NONCE_LEN], sealed: &[u8]) -> Option<Vec<u8>> {
     shared.decrypt(GenericArray::from_slice(nonce), sealed).ok()

@@ -45,10 +45,8 @@
 //! # What it does not do
 //! * TLS: a filter around the byte stream, outside. Fast start therefore needs a key known beforehand
 //!   ([`ClientConfig::server_key`]) where Tailscale's client learns it from a certificate.
-//! * WebSocket framing; a request for it is answered 426.
-//! * Mesh: the frames are known, but every client is a plain one, and a client that uses mesh frames is disconnected.
-//! * Rate limits: a client learns of one ([`ClientEvent::Ready`]); the server sets none.
-//! * Health: the server never sends it. It does announce a restart ([`server::Server::shutdown`]).
+//! * Connections between the relays of a region: their owner opens them, each a [`Client`] with the mesh key, and carries what
+//!   it hears to the server ([`server::Server::mesh_present`]) and what the server forwards to it.
 //!
 //! # Departures from Tailscale's implementation
 //! * An all-zero key is refused on both sides: the secret it shares with anyone is known to all.
@@ -56,6 +54,9 @@
 //! * The client pings a silent server ([`ClientConfig::ping_after`]) and finds a dead connection within seconds. Tailscale's
 //!   client waits [`client::READ_TIMEOUT`], two minutes.
 //! * Disco packets always leave before data packets. Tailscale's server picks at random between the two queues.
+//! * Beyond its rate a client's packets wait in its own two queues; Tailscale's client drops them at once. The server reads at
+//!   that rate from whoever does not hold itself to it.
+//! * The server sends Health, Restarting and, to a second machine with one key, a warning. Tailscale's never does.
 //! * A relay remembers at most [`server::MAX_CORRESPONDENTS`] peers of a client to tell when that client leaves.
 
 pub mod client;
@@ -64,14 +65,18 @@ pub mod frame;
 mod http;
 mod info;
 mod keys;
+mod meter;
 mod queue;
 pub mod server;
 #[cfg(test)]
 mod test;
+mod websocket;
 
 pub use client::{Client, ClientConfig, ClientEvent};
 pub use http::{HttpError, MAX_HEAD};
 pub use info::{ClientInfo, RateLimit, ServerInfo};
-pub use keys::{NONCE_LEN, PrivateKey, PublicKey};
-pub use queue::{CONTROL_LEN, Class, QUEUE_LEN};
+pub use keys::{MeshKey, NONCE_LEN, PrivateKey, PublicKey};
+pub use meter::MIN_BURST;
+pub use queue::{CONTROL_LEN, Class, QUEUE_BYTES, QUEUE_LEN};
 pub use server::{ConnId, Server, ServerConfig, ServerEvent, ServerTransmit};
+pub use websocket::WebSocketError;

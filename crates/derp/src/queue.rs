@@ -1,13 +1,18 @@
 //! What waits to be written to one stream: control frames, then disco packets, then data packets.
 
 use bytes::{Bytes, BytesMut};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::frame::Frame;
+use crate::keys::PublicKey;
 
 /// Packets each of the two queues holds before the oldest is dropped
 /// (`defaultPerClientSendQueueDepth`, tailscale `derp/derpserver/derpserver.go`).
 pub const QUEUE_LEN: usize = 32;
+
+/// Bytes that each of the two queues holds before the oldest is dropped: the bound on a client's memory, which the number
+/// of packets alone would set at 2 MiB a queue. Ours; a full queue of Ethernet's packets stays far below it.
+pub const QUEUE_BYTES: usize = 256 << 10;
 
 /// Control frames that may wait. Pings, "peer gone" and keep-alives beyond it are dropped: each is only a hint.
 pub const CONTROL_LEN: usize = 1024;
@@ -36,6 +41,34 @@ impl Class {
     }
 }
 
+/// Packets that wait.
+#[derive(Debug, Default)]
+struct Packets {
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Packets {
+    fn push(&mut self, frame: Bytes) {
+        self.bytes += frame.len();
+        self.frames.push_back(frame);
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let frame = self.frames.pop_front()?;
+        self.bytes -= frame.len();
+        Some(frame)
+    }
+
+    fn is_over(&self) -> bool {
+        self.frames.len() > QUEUE_LEN || (self.bytes > QUEUE_BYTES && self.frames.len() > 1)
+    }
+
+    fn clear(&mut self) {
+        *self = Packets::default();
+    }
+}
+
 /// The write side of one stream.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
@@ -45,8 +78,11 @@ pub(crate) struct Outbound {
     /// One answer at a time: whoever pings faster than we can write gets fewer answers
     /// (`sendPongCh` of capacity one, tailscale `derp/derpserver/derpserver.go`).
     pong: Option<[u8; 8]>,
-    disco: VecDeque<Bytes>,
-    data: VecDeque<Bytes>,
+    /// Who came and who went, for a relay that watches: of each client only the last of it, so that they are no more than
+    /// the clients are.
+    presence: BTreeMap<PublicKey, Bytes>,
+    disco: Packets,
+    data: Packets,
 }
 
 impl Outbound {
@@ -69,15 +105,30 @@ impl Outbound {
         self.pong.get_or_insert(payload);
     }
 
-    /// Queues an encoded packet frame; gives back the oldest of its class if that had to make room.
-    pub(crate) fn push_packet(&mut self, class: Class, frame: Bytes) -> Option<Bytes> {
-        let queue = match class {
+    fn packets(&mut self, class: Class) -> &mut Packets {
+        match class {
             Class::Disco => &mut self.disco,
             Class::Data => &mut self.data,
-        };
-        let dropped = if queue.len() >= QUEUE_LEN { queue.pop_front() } else { None };
-        queue.push_back(frame);
-        dropped
+        }
+    }
+
+    /// Queues an encoded packet frame. Those that must make room for it are to be had from
+    /// [`pop_excess`](Self::pop_excess) then.
+    pub(crate) fn push_packet(&mut self, class: Class, frame: Bytes) {
+        self.packets(class).push(frame);
+    }
+
+    /// The oldest of a class, if there are too many.
+    pub(crate) fn pop_excess(&mut self, class: Class) -> Option<Bytes> {
+        let packets = self.packets(class);
+        if packets.is_over() { packets.pop() } else { None }
+    }
+
+    /// Queues the last word about a client.
+    pub(crate) fn push_presence(&mut self, key: PublicKey, frame: &Frame<'_>) {
+        let mut out = BytesMut::with_capacity(frame.encoded_len());
+        frame.put(&mut out);
+        self.presence.insert(key, out.freeze());
     }
 
     /// The next at most `space` bytes of the stream. A frame is given whole if it fits, else its first part; the rest
@@ -104,7 +155,10 @@ impl Outbound {
         if !packets {
             return None;
         }
-        self.disco.pop_front().or_else(|| self.data.pop_front())
+        if let Some((_, frame)) = self.presence.pop_first() {
+            return Some(frame);
+        }
+        self.disco.pop().or_else(|| self.data.pop())
     }
 
     /// Whether [`take`](Self::take) has something to give.
@@ -112,7 +166,11 @@ impl Outbound {
         self.current.is_empty()
             && self.control.is_empty()
             && self.pong.is_none()
-            && (!packets || (self.disco.is_empty() && self.data.is_empty()))
+            && (!packets || !self.has_packets())
+    }
+
+    fn has_packets(&self) -> bool {
+        !(self.presence.is_empty() && self.disco.frames.is_empty() && self.data.frames.is_empty())
     }
 
     /// Whether the last byte taken ended a frame.
@@ -122,6 +180,7 @@ impl Outbound {
 
     /// Forgets the packets but not what must still be said.
     pub(crate) fn drop_packets(&mut self) {
+        self.presence.clear();
         self.disco.clear();
         self.data.clear();
     }
@@ -156,10 +215,37 @@ mod tests {
     fn the_thirty_third_packet_pushes_out_the_first() {
         let mut out = Outbound::default();
         for n in 0..QUEUE_LEN as u8 {
-            assert_eq!(out.push_packet(Class::Data, packet(n)), None);
+            out.push_packet(Class::Data, packet(n));
+            assert_eq!(out.pop_excess(Class::Data), None);
         }
-        assert_eq!(out.push_packet(Class::Data, packet(99)), Some(packet(0)));
+        out.push_packet(Class::Data, packet(99));
+        assert_eq!(out.pop_excess(Class::Data), Some(packet(0)));
+        assert_eq!(out.pop_excess(Class::Data), None);
         assert_eq!(out.take(100, true), Some(packet(1)));
+    }
+
+    #[test]
+    fn long_packets_are_bounded_by_their_bytes() {
+        let mut out = Outbound::default();
+        for n in 0..20 {
+            out.push_packet(Class::Disco, Bytes::from(vec![n; 60_000]));
+            while out.pop_excess(Class::Disco).is_some() {}
+            assert!(out.disco.bytes <= QUEUE_BYTES);
+        }
+        assert_eq!(out.take(1, true).unwrap()[0], 16);
+        out.push_packet(Class::Data, Bytes::from(vec![0; QUEUE_BYTES + 1]));
+        assert_eq!(out.pop_excess(Class::Data), None, "one packet is never too many");
+    }
+
+    #[test]
+    fn of_one_client_only_the_last_news_waits() {
+        let mut out = Outbound::default();
+        let key = PublicKey([1; 32]);
+        out.push_presence(key, &Frame::PeerPresent { key, addr: None, flags: 1 });
+        let gone = Frame::PeerGone { key, reason: crate::frame::GoneReason::Disconnected };
+        out.push_presence(key, &gone);
+        assert_eq!(out.take(1000, true).unwrap()[0], gone.kind() as u8);
+        assert_eq!(out.take(1000, true), None);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) struct Bench {
     /// Bytes of each write to a client that are handed over at once.
     pub(crate) chunk: usize,
     pub(crate) closed: Vec<ConnId>,
+    /// From whom the server does not read; what they write waits in them.
+    pub(crate) held: BTreeMap<ConnId, bool>,
     pub(crate) events: Vec<ServerEvent>,
     /// Everything that went over any stream.
     pub(crate) wire: Vec<u8>,
@@ -63,6 +65,7 @@ impl Bench {
             slow: BTreeMap::new(),
             chunk: usize::MAX,
             closed: Vec::new(),
+            held: BTreeMap::new(),
             events: Vec::new(),
             wire: Vec::new(),
         }
@@ -103,7 +106,9 @@ impl Bench {
             for (conn, client) in &mut self.clients {
                 let credit = self.slow.get(conn).copied().unwrap_or(1 << 20);
                 self.server.writable(*conn, credit, self.now);
-                while let Some(bytes) = client.poll_transmit(1 << 20) {
+                while let Some(bytes) =
+                    (self.held.get(conn) != Some(&true)).then(|| client.poll_transmit(1 << 20)).flatten()
+                {
                     moved = true;
                     self.wire.extend_from_slice(&bytes);
                     for piece in bytes.chunks(self.chunk) {
@@ -124,6 +129,9 @@ impl Bench {
                                 client.handle_stream(piece, self.now).unwrap();
                             }
                         }
+                    }
+                    ServerTransmit::Hold { conn, hold } => {
+                        self.held.insert(conn, hold);
                     }
                     ServerTransmit::Close { conn } => {
                         self.closed.push(conn);

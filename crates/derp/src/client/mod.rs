@@ -6,10 +6,12 @@ mod tests;
 
 use bytes::{Bytes, BytesMut};
 use crypto_box::SalsaBox;
+use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 use std::{
     collections::VecDeque,
     fmt,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -17,8 +19,10 @@ use crate::{
     frame::{Decoder, Frame, FrameError, GoneReason, MAX_PACKET, PROTOCOL_VERSION, RawFrame, Role},
     http::{self, Head, HttpError},
     info::{ClientInfo, RateLimit, ServerInfo},
-    keys::{self, PrivateKey, PublicKey},
+    keys::{self, MeshKey, PrivateKey, PublicKey},
+    meter::Meter,
     queue::{Class, Outbound},
+    websocket::{self, CLIENT_HEADER, Socket, WebSocketError},
 };
 use liveness::{Liveness, Verdict};
 pub use liveness::{PING_AFTER, PING_TIMEOUT_MAX, PING_TIMEOUT_MIN, READ_TIMEOUT};
@@ -45,6 +49,10 @@ pub struct ClientConfig {
     /// Send the client's part of the handshake without waiting for the server's, which saves a round trip with the
     /// upgrade and without. Has no effect unless `server_key` is known.
     pub fast_start: bool,
+    /// Whether the upgrade is to a WebSocket, for networks that let pass nothing else. Without fast start.
+    pub web_socket: bool,
+    /// The secret of the server's region: the client is another relay of it and hears of everybody who comes and goes.
+    pub mesh_key: Option<MeshKey>,
     /// Ping the server after this much silence, and give the connection up if nothing comes back: see [`PING_AFTER`].
     /// `None` waits for [`READ_TIMEOUT`] only, as Tailscale's client does.
     pub ping_after: Option<Duration>,
@@ -61,6 +69,8 @@ impl ClientConfig {
             upgrade: true,
             server_key: None,
             fast_start: false,
+            web_socket: false,
+            mesh_key: None,
             ping_after: Some(PING_AFTER),
         }
     }
@@ -84,6 +94,9 @@ pub enum Error {
     /// The ServerInfo was not sealed by the key the server named, or held no JSON object.
     #[error("server info does not open")]
     BadServerInfo,
+    /// The server's bytes are no WebSocket's.
+    #[error(transparent)]
+    WebSocket(#[from] WebSocketError),
     /// The server speaks another version of the protocol.
     #[error("server speaks DERP version {0}")]
     Version(u64),
@@ -107,7 +120,8 @@ pub enum ClientEvent {
     Ready {
         /// Key of the server, proven.
         server_key: PublicKey,
-        /// How much the server will take, if it limits that. Not enforced here.
+        /// How much the server will take, if it limits that. Packets beyond it wait here, where the newest are kept and
+        /// path discovery goes first, rather than in the connection.
         rate_limit: Option<RateLimit>,
     },
     /// A packet came.
@@ -123,6 +137,15 @@ pub enum ClientEvent {
         key: PublicKey,
         /// Why.
         reason: GoneReason,
+    },
+    /// A client is connected to the server. Told to other relays only, of all at first and then of each that comes.
+    PeerPresent {
+        /// The client.
+        key: PublicKey,
+        /// Where it connects from, if told.
+        addr: Option<SocketAddr>,
+        /// As in [`Frame::PeerPresent`].
+        flags: u8,
     },
     /// The server says what is wrong with this connection; empty when it is well again.
     Health {
@@ -162,8 +185,8 @@ pub enum Queued {
 enum State {
     /// No stream.
     Idle,
-    /// The upgrade request is out.
-    Http(Head),
+    /// The upgrade request is out, for a WebSocket with this key.
+    Http(Head, Option<String>),
     /// The ServerKey is awaited. With fast start the answer to it is out already, sealed with this.
     ServerKey(Decoder, Option<SalsaBox>),
     /// The ClientInfo is out, the ServerInfo awaited.
@@ -177,7 +200,7 @@ impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             State::Idle => "Idle",
-            State::Http(_) => "Http",
+            State::Http(..) => "Http",
             State::ServerKey(..) => "ServerKey",
             State::ServerInfo(..) => "ServerInfo",
             State::Ready(_) => "Ready",
@@ -195,6 +218,12 @@ pub struct Client {
     rng: ChaCha12Rng,
     state: State,
     out: Outbound,
+    socket: Option<Socket>,
+    /// An answer to a WebSocket's ping.
+    bare: Bytes,
+    meter: Option<Meter>,
+    /// The latest time the caller told.
+    now: Instant,
     handshake_by: Option<Instant>,
     liveness: Liveness,
     events: VecDeque<ClientEvent>,
@@ -210,6 +239,10 @@ impl Client {
             rng,
             state: State::Idle,
             out: Outbound::default(),
+            socket: None,
+            bare: Bytes::new(),
+            meter: None,
+            now,
             handshake_by: None,
             events: VecDeque::new(),
         }
@@ -232,10 +265,20 @@ impl Client {
 
     /// A stream to the server is up.
     pub fn connected(&mut self, now: Instant) {
+        self.now = self.now.max(now);
         self.out.drop_control();
+        (self.socket, self.bare, self.meter) = (None, Bytes::new(), None);
         self.handshake_by = Some(now + HANDSHAKE_TIMEOUT);
         self.liveness = Liveness::new(self.config.ping_after, now);
         let config = &self.config;
+        if config.upgrade && config.web_socket {
+            let mut random = [0; 16];
+            self.rng.fill_bytes(&mut random);
+            let key = websocket::key(random);
+            self.out.push_control(http::web_socket_request(&config.host, &config.path, &key));
+            self.state = State::Http(Head::default(), Some(key));
+            return;
+        }
         let early = config.server_key.filter(|_| config.fast_start);
         if config.upgrade {
             let request = http::request(&config.host, &config.path, early.is_some());
@@ -243,17 +286,22 @@ impl Client {
         }
         let shared = early.and_then(|key| self.push_client_info(&key));
         self.state = match config_waits_for_http(&self.config, shared.is_some()) {
-            true => State::Http(Head::default()),
+            true => State::Http(Head::default(), None),
             false => State::ServerKey(Decoder::new(Role::Client), shared),
         };
     }
 
     /// Bytes came in. After an error the stream is useless: close it, then call [`closed`](Self::closed).
     pub fn handle_stream(&mut self, data: &[u8], now: Instant) -> Result<(), Error> {
+        self.now = self.now.max(now);
         if !data.is_empty() {
             self.liveness.heard(now);
         }
-        let result = self.read(data, now);
+        let result = match self.unframe(data) {
+            Ok(None) => self.read(data, now),
+            Ok(Some(carried)) => self.read(&carried, now),
+            Err(error) => Err(error.into()),
+        };
         if result.is_err() {
             self.fail();
         }
@@ -273,17 +321,39 @@ impl Client {
         clippy::needless_pass_by_value,
         reason = "the packet is the client's from here on; today it is copied, so that a frame is one write"
     )]
-    pub fn send(&mut self, dst: PublicKey, packet: Bytes, class: Class, _now: Instant) -> Queued {
+    pub fn send(&mut self, dst: PublicKey, packet: Bytes, class: Class, now: Instant) -> Queued {
         if packet.len() > MAX_PACKET {
             return Queued::TooLong;
         }
-        let frame = Frame::SendPacket { dst, packet: &packet };
+        self.now = self.now.max(now);
+        self.push_packet(class, &Frame::SendPacket { dst, packet: &packet })
+    }
+
+    /// Hands a packet of `src` to the relay that `dst` is connected to. For another relay of its region only: the server
+    /// disconnects others that try.
+    pub fn forward(&mut self, src: PublicKey, dst: PublicKey, packet: &[u8], class: Class) -> Queued {
+        if packet.len() > MAX_PACKET {
+            return Queued::TooLong;
+        }
+        self.push_packet(class, &Frame::ForwardPacket { src, dst, packet })
+    }
+
+    /// Has the server disconnect a client. For another relay of its region only.
+    pub fn close_peer(&mut self, key: PublicKey) {
+        if self.is_ready() {
+            self.out.push_frame(&Frame::ClosePeer { key });
+        }
+    }
+
+    fn push_packet(&mut self, class: Class, frame: &Frame<'_>) -> Queued {
         let mut out = BytesMut::with_capacity(frame.encoded_len());
         frame.put(&mut out);
-        match self.out.push_packet(class, out.freeze()) {
-            Some(_) => Queued::DroppedOldest,
-            None => Queued::Accepted,
+        self.out.push_packet(class, out.freeze());
+        let mut queued = Queued::Accepted;
+        while self.out.pop_excess(class).is_some() {
+            queued = Queued::DroppedOldest;
         }
+        queued
     }
 
     /// Tells the server, now and after each handshake, whether this relay is the client's home. Servers only count it.
@@ -306,10 +376,41 @@ impl Client {
     /// At most `space` bytes to append to the stream. A frame is given whole if it fits, one at a time; if not, its first
     /// `space` bytes, and the rest first thing next time.
     pub fn poll_transmit(&mut self, space: usize) -> Option<Bytes> {
-        match self.state {
-            State::Idle | State::Failed => None,
-            _ => self.out.take(space, self.is_ready()),
+        if matches!(self.state, State::Idle | State::Failed) {
+            return None;
         }
+        if !self.bare.is_empty() {
+            return Some(self.bare.split_to(space.min(self.bare.len())));
+        }
+        let header = if self.socket.is_some() { CLIENT_HEADER } else { 0 };
+        let packets = self.is_ready() && self.in_debt_until().is_none();
+        let data = self.out.take(space.saturating_sub(header), packets)?;
+        if let Some(meter) = &mut self.meter {
+            meter.spend(data.len(), self.now);
+        }
+        if self.socket.is_none() {
+            return Some(data);
+        }
+        let mut mask = [0; 4];
+        self.rng.fill_bytes(&mut mask);
+        Some(websocket::binary(&data, Some(mask)))
+    }
+
+    /// Until when packets wait because of the server's rate limit.
+    fn in_debt_until(&self) -> Option<Instant> {
+        self.meter.as_ref()?.in_debt_until(self.now)
+    }
+
+    /// What the frames of a WebSocket carry; `None` where there is none.
+    fn unframe(&mut self, data: &[u8]) -> Result<Option<Vec<u8>>, WebSocketError> {
+        let Some(socket) = &mut self.socket else { return Ok(None) };
+        let (carried, ping) = socket.read(data)?;
+        if let Some(ping) = ping.filter(|_| self.bare.is_empty()) {
+            let mut mask = [0; 4];
+            self.rng.fill_bytes(&mut mask);
+            self.bare = websocket::pong(&ping, Some(mask));
+        }
+        Ok(Some(carried))
     }
 
     /// What happened next.
@@ -321,13 +422,17 @@ impl Client {
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         match self.state {
             State::Idle | State::Failed => None,
-            State::Ready(_) => Some(self.liveness.deadline()),
+            State::Ready(_) => {
+                let limit = self.in_debt_until().filter(|_| !self.out.is_empty(true));
+                limit.map(|at| (at, "rate limit")).into_iter().chain([self.liveness.deadline()]).min()
+            }
             _ => self.handshake_by.map(|at| (at, "handshake deadline")),
         }
     }
 
     /// Time has passed: call it when [`poll_timeout`](Self::poll_timeout) has come. Calling it early does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = self.now.max(now);
         if self.poll_timeout().is_none_or(|(at, _)| at > now) {
             return;
         }
@@ -354,12 +459,18 @@ impl Client {
         loop {
             let decoder = match &mut self.state {
                 State::Idle | State::Failed => return Ok(()),
-                State::Http(head) => {
+                State::Http(head, key) => {
                     let Some(head) = head.read(&mut input)? else {
                         return Ok(());
                     };
-                    http::check_response(&head)?;
+                    http::check_response(&head, key.as_deref())?;
+                    let is_web_socket = key.is_some();
                     self.state = State::ServerKey(Decoder::new(Role::Client), None);
+                    if is_web_socket {
+                        self.socket = Some(Socket::new(Role::Client));
+                        let carried = self.unframe(input)?.unwrap_or_default();
+                        return self.read(&carried, now);
+                    }
                     continue;
                 }
                 State::ServerKey(decoder, _) | State::ServerInfo(decoder, ..) | State::Ready(decoder) => {
@@ -400,7 +511,11 @@ impl Client {
                 if self.config.home {
                     self.out.push_frame(&Frame::NotePreferred(true));
                 }
+                if self.config.mesh_key.is_some() {
+                    self.out.push_frame(&Frame::WatchConns);
+                }
                 let rate_limit = info.rate_limit;
+                self.meter = rate_limit.and_then(|limit| Meter::cautious(limit, now));
                 self.events.push_back(ClientEvent::Ready { server_key, rate_limit });
             }
             state => {
@@ -423,6 +538,7 @@ impl Client {
                 None => return Ok(()),
             },
             Frame::PeerGone { key, reason } => ClientEvent::PeerGone { key, reason },
+            Frame::PeerPresent { key, addr, flags } => ClientEvent::PeerPresent { key, addr, flags },
             Frame::Health(text) => ClientEvent::Health { text: String::from_utf8_lossy(text).into_owned() },
             Frame::Restarting { reconnect_in, try_for } => ClientEvent::Restarting { reconnect_in, try_for },
             // A keep-alive has done its work by arriving; the others are not for plain clients.
@@ -434,7 +550,9 @@ impl Client {
 
     /// Queues the ClientInfo for the server with this key, and gives the box shared with it.
     fn push_client_info(&mut self, server: &PublicKey) -> Option<SalsaBox> {
-        let info = ClientInfo { version: PROTOCOL_VERSION, can_ack_pings: true, ..ClientInfo::default() };
+        let mesh_key = self.config.mesh_key.as_ref().map(|key| key.text().to_owned()).unwrap_or_default();
+        let (version, can_ack_pings) = (PROTOCOL_VERSION, true);
+        let info = ClientInfo { version, can_ack_pings, mesh_key, ..ClientInfo::default() };
         let shared = self.config.key.shared(server);
         let (nonce, sealed) = keys::seal(&shared, &info.to_json(), &mut self.rng)?;
         self.out.push_frame(&Frame::ClientInfo { key: self.public, nonce, sealed: &sealed });

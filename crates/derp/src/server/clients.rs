@@ -31,16 +31,28 @@ impl Clients {
         self.by_key.entry(key).or_default().conns.push(conn);
     }
 
-    /// `conn` of `key` sent something.
-    pub(super) fn note_active(&mut self, key: &PublicKey, conn: ConnId) {
+    /// `conn` of `key` sent something. `true` if it was another connection's turn.
+    pub(super) fn note_active(&mut self, key: &PublicKey, conn: ConnId) -> bool {
         let Some(client) = self.by_key.get_mut(key) else {
-            return;
+            return false;
         };
         if client.conns.last() != Some(&conn)
             && let Some(at) = client.conns.iter().position(|c| *c == conn)
         {
             client.conns[at..].rotate_left(1);
+            return true;
         }
+        false
+    }
+
+    /// All connections of `key`.
+    pub(super) fn conns(&self, key: &PublicKey) -> Vec<ConnId> {
+        self.by_key.get(key).map(|client| client.conns.clone()).unwrap_or_default()
+    }
+
+    /// All clients.
+    pub(super) fn keys(&self) -> impl Iterator<Item = PublicKey> {
+        self.by_key.keys().copied()
     }
 
     /// The connection that gets the packets for `key`.

@@ -6,12 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{LeaveReason, WRITE_TIMEOUT};
+use super::{LeaveReason, MESH_WRITE_TIMEOUT, WRITE_TIMEOUT};
 use crate::{
     frame::{Decoder, RawFrame, Role},
     http::{self, Answer, Head},
+    info::{ClientInfo, RateLimit},
     keys::PublicKey,
+    meter::Meter,
     queue::Outbound,
+    websocket::{self, SERVER_HEADER, Socket, WebSocketError},
 };
 
 /// "Not here" answers: one a second, at most three at once (`rate.NewLimiter(rate.Every(time.Second), 3)`,
@@ -42,7 +45,21 @@ pub(super) struct Conn {
     pub(super) remote: SocketAddr,
     phase: Phase,
     pub(super) key: Option<PublicKey>,
+    /// Who it is, while nobody has said yet whether it may.
+    pub(super) awaiting: Option<(PublicKey, ClientInfo)>,
+    /// Whether it is a relay of the region.
+    pub(super) is_mesh: bool,
+    /// Flags of its presence, for those who watch.
+    pub(super) flags: u8,
+    /// Whether it was told that another connection uses its key.
+    pub(super) conflict: bool,
     pub(super) out: Outbound,
+    socket: Option<Socket>,
+    /// What goes out as it is, before the next frame of a WebSocket: the response that opens it, or an answer to a ping.
+    bare: Bytes,
+    meter: Option<Meter>,
+    /// Until when nothing is read.
+    held_until: Option<Instant>,
     /// Bytes the caller can take now.
     pub(super) credit: usize,
     /// Whether it stands in the server's list of connections to write to.
@@ -65,7 +82,15 @@ impl Conn {
             remote,
             phase,
             key: None,
+            awaiting: None,
+            is_mesh: false,
+            flags: 0,
+            conflict: false,
             out: Outbound::default(),
+            socket: None,
+            bare: Bytes::new(),
+            meter: None,
+            held_until: None,
             credit: 0,
             scheduled: false,
             handshake_by: Some(handshake_by),
@@ -96,7 +121,54 @@ impl Conn {
         self.phase = Phase::Frames(Decoder::new(Role::Server));
     }
 
-    pub(super) fn established(&mut self, key: PublicKey, period: Duration, now: Instant) {
+    /// From here on the stream is inside a WebSocket, after this response.
+    pub(super) fn web_socket(&mut self, response: Bytes) {
+        self.upgraded();
+        self.bare = response;
+        self.socket = Some(Socket::new(Role::Server));
+    }
+
+    pub(super) fn is_web_socket(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// What the WebSocket's frames carry.
+    pub(super) fn unframe(&mut self, data: &[u8]) -> Result<Vec<u8>, WebSocketError> {
+        let Some(socket) = &mut self.socket else { return Ok(data.to_vec()) };
+        let (carried, ping) = socket.read(data)?;
+        // Only one answer waits (RFC 6455 §5.5.3).
+        if let Some(ping) = ping.filter(|_| self.bare.is_empty()) {
+            self.bare = websocket::pong(&ping, None);
+        }
+        Ok(carried)
+    }
+
+    /// Bytes came in. `true` if there should come no more for now.
+    pub(super) fn spend(&mut self, bytes: usize, now: Instant) -> bool {
+        let Some(meter) = &mut self.meter else { return false };
+        meter.spend(bytes, now);
+        let was_held = self.held_until.is_some();
+        self.held_until = meter.in_debt_until(now).or(self.held_until);
+        !was_held && self.held_until.is_some()
+    }
+
+    /// Whether more may come in again.
+    pub(super) fn release(&mut self, now: Instant) -> bool {
+        let due = self.held_until.is_some_and(|at| at <= now);
+        if due {
+            self.held_until = None;
+        }
+        due
+    }
+
+    pub(super) fn established(
+        &mut self,
+        key: PublicKey,
+        period: Duration,
+        limit: Option<RateLimit>,
+        now: Instant,
+    ) {
+        self.meter = limit.and_then(|limit| Meter::new(limit, now));
         self.key = Some(key);
         self.handshake_by = None;
         self.keep_alive = Some((now + period, period));
@@ -107,6 +179,7 @@ impl Conn {
         self.phase = Phase::Draining;
         self.handshake_by = None;
         self.keep_alive = None;
+        self.awaiting = None;
         self.out.drop_packets();
     }
 
@@ -119,7 +192,7 @@ impl Conn {
     }
 
     pub(super) fn has_output(&self) -> bool {
-        !self.out.is_empty(true)
+        !(self.bare.is_empty() && self.out.is_empty(true))
     }
 
     /// To be called after output was queued.
@@ -131,12 +204,29 @@ impl Conn {
 
     /// The next bytes to write, within the credit.
     pub(super) fn take(&mut self, now: Instant) -> Option<Bytes> {
-        let data = self.out.take(self.credit, true)?;
+        let data = if self.bare.is_empty() {
+            let data = self.out.take(self.room(), true)?;
+            if self.is_web_socket() { websocket::binary(&data, None) } else { data }
+        } else {
+            self.bare.split_to(self.credit.min(self.bare.len()))
+        };
         self.credit -= data.len();
-        if self.out.at_boundary() {
+        if self.out.at_boundary() && self.bare.is_empty() {
             self.head_since = self.has_output().then_some(now);
         }
         Some(data)
+    }
+
+    /// What can be written of the stream with the credit there is.
+    pub(super) fn room(&self) -> usize {
+        let header = if self.is_web_socket() && self.bare.is_empty() { SERVER_HEADER } else { 0 };
+        self.credit.saturating_sub(header)
+    }
+
+    /// Until when what waits may wait that the caller has no credit for; with credit it is about to take the bytes.
+    fn stalled_until(&self) -> Option<Instant> {
+        let timeout = if self.is_mesh { MESH_WRITE_TIMEOUT } else { WRITE_TIMEOUT };
+        Some(self.head_since.filter(|_| self.room() == 0)? + timeout)
     }
 
     pub(super) fn allow_not_here(&mut self, now: Instant) -> bool {
@@ -147,10 +237,9 @@ impl Conn {
     pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
         let handshake = self.handshake_by.map(|at| (at, "handshake deadline"));
         let keep_alive = self.keep_alive.map(|(at, _)| (at, "keep-alive"));
-        // With credit left the caller is about to take the bytes: only without it does the clock matter.
-        let stalled = self.head_since.filter(|_| self.credit == 0);
-        let write = stalled.map(|since| (since + WRITE_TIMEOUT, "write timeout"));
-        [handshake, keep_alive, write].into_iter().flatten().min()
+        let write = self.stalled_until().map(|at| (at, "write timeout"));
+        let held = self.held_until.map(|at| (at, "rate limit"));
+        [handshake, keep_alive, write, held].into_iter().flatten().min()
     }
 
     /// Why the connection must end now, if it must.
@@ -158,8 +247,7 @@ impl Conn {
         if self.handshake_by.is_some_and(|at| at <= now) {
             return Some(LeaveReason::HandshakeTimeout);
         }
-        let since = self.head_since.filter(|_| self.credit == 0)?;
-        (since + WRITE_TIMEOUT <= now).then_some(LeaveReason::WriteTimeout)
+        (self.stalled_until()? <= now).then_some(LeaveReason::WriteTimeout)
     }
 
     /// Whether a keep-alive is due; it then is due again a period later.

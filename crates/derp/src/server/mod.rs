@@ -2,8 +2,12 @@
 
 mod clients;
 mod conn;
+mod mesh;
+#[cfg(test)]
+mod service_tests;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use bytes::Bytes;
 use indexmap::IndexMap;
@@ -11,13 +15,13 @@ use rand::RngExt;
 use rand_chacha::ChaCha12Rng;
 use rustc_hash::FxBuildHasher;
 use std::{
-    collections::{BTreeSet, VecDeque},
-    net::SocketAddr,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use crate::{
-    frame::{Frame, FrameError, GoneReason, RawFrame, recv_packet_parts},
+    frame::{Frame, GoneReason, RawFrame, recv_packet_parts},
     http::{self, Answer},
     info::{ClientInfo, ServerInfo},
     keys::{self, PrivateKey, PublicKey},
@@ -26,154 +30,40 @@ use crate::{
 use clients::Clients;
 pub use clients::MAX_CORRESPONDENTS;
 use conn::{Conn, Received};
+use mesh::Mesh;
+pub use mesh::{Forward, LinkId};
+pub use types::{ConnId, DropReason, LeaveReason, ServerConfig, ServerEvent, ServerTransmit};
 
 /// A connection must have finished its handshake after this (tailscale `derp/derpserver/derpserver.go`, `accept`).
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A frame must be written whole this long after its turn came (`DefaultTCPWiteTimeout`,
 /// tailscale `derp/derpserver/derpserver.go`).
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same for a relay of the region, behind which many clients wait (`meshWriteTimeout`).
+pub const MESH_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Keep-alives are at least this far apart (`KeepAlive`, tailscale `derp/derp.go`).
 pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Each connection adds up to this to its keep-alive period, so that they do not fire together
 /// (tailscale `derp/derpserver/derpserver.go`, `sendLoop`).
 pub const KEEP_ALIVE_JITTER: Duration = Duration::from_secs(5);
 
-/// The caller's name for a connection. Must not be used again for another connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(pub u64);
+/// What two connections with one key are told while both speak.
+const CONFLICT: &str = "another connection uses the same key: packets go to the one that spoke last. Is the key on two machines?";
 
-/// How a server behaves.
-#[derive(Clone, Debug)]
-pub struct ServerConfig {
-    /// Whether connections begin with the HTTP/1.1 upgrade. If not, frames come at once.
-    pub upgrade: bool,
-    /// Path of the upgrade.
-    pub path: String,
-}
-
-impl Default for ServerConfig {
-    /// Upgrade at `/derp`.
-    fn default() -> Self {
-        Self { upgrade: true, path: "/derp".into() }
+/// The last byte of PeerPresent (`PeerPresentFlags`, tailscale `derp/derp.go`).
+fn presence_flags(is_mesh: bool, info: &ClientInfo) -> u8 {
+    match (is_mesh, info.is_prober) {
+        (true, _) => 2,
+        (false, true) => 4,
+        (false, false) => 1,
     }
-}
-
-/// What to do with a stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ServerTransmit {
-    /// Append to the stream. Never more than the credit given by [`Server::writable`].
-    Write {
-        /// Which stream.
-        conn: ConnId,
-        /// Never empty.
-        data: Bytes,
-    },
-    /// Write what was given before, then close. The server has forgotten the connection.
-    Close {
-        /// Which stream.
-        conn: ConnId,
-    },
-}
-
-/// Why a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LeaveReason {
-    /// The caller said that the stream is closed.
-    #[error("connection closed")]
-    Closed,
-    /// The client did not finish its handshake within [`HANDSHAKE_TIMEOUT`].
-    #[error("handshake took too long")]
-    HandshakeTimeout,
-    /// The client did not take a frame within [`WRITE_TIMEOUT`].
-    #[error("client reads too slowly")]
-    WriteTimeout,
-    /// The client sent something that is no frame.
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    /// The first frame was not a ClientInfo.
-    #[error("no client info where one was due")]
-    NoClientInfo,
-    /// The ClientInfo was not sealed by the key it names, or held no JSON object.
-    #[error("client info does not open")]
-    BadClientInfo,
-    /// The client used a frame that is reserved for servers of one mesh.
-    #[error("mesh frame from a client outside the mesh")]
-    NotMesh,
-    /// An HTTP request that is complete with its response: no upgrade.
-    #[error("HTTP request answered")]
-    Http,
-    /// The server shuts down.
-    #[error("server shuts down")]
-    Shutdown,
-}
-
-/// Why a packet was not delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DropReason {
-    /// The receiver is not connected here.
-    UnknownDestination,
-    /// Newer packets of the same class filled the receiver's queue.
-    QueueFull,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ServerEvent {
-    /// A client finished its handshake.
-    ClientJoined {
-        /// Its connection.
-        conn: ConnId,
-        /// Its key.
-        key: PublicKey,
-        /// Where it connects from.
-        remote: SocketAddr,
-        /// What it says of itself.
-        info: ClientInfo,
-    },
-    /// The connection of a client ended. The client may have others.
-    ClientLeft {
-        /// Its connection.
-        conn: ConnId,
-        /// Its key.
-        key: PublicKey,
-        /// Why.
-        why: LeaveReason,
-    },
-    /// A connection ended before its handshake did.
-    Refused {
-        /// The connection.
-        conn: ConnId,
-        /// Where it came from.
-        remote: SocketAddr,
-        /// Why.
-        why: LeaveReason,
-    },
-    /// A client says whether this is its home relay.
-    Preferred {
-        /// The client.
-        key: PublicKey,
-        /// Whether it is.
-        home: bool,
-    },
-    /// A packet was not delivered.
-    Dropped {
-        /// Its sender.
-        src: PublicKey,
-        /// Its receiver.
-        dst: PublicKey,
-        /// Its length.
-        bytes: usize,
-        /// Which queue it was for.
-        class: Class,
-        /// Why.
-        why: DropReason,
-    },
 }
 
 /// A relay.
 ///
 /// Per connection it holds at most one frame being read, one being written, twice [`QUEUE_LEN`](crate::QUEUE_LEN)
-/// packets, [`CONTROL_LEN`](crate::CONTROL_LEN) control frames and [`MAX_CORRESPONDENTS`] keys. A connection without
+/// packets of together [`QUEUE_BYTES`](crate::QUEUE_BYTES), [`CONTROL_LEN`](crate::CONTROL_LEN) control frames and
+/// [`MAX_CORRESPONDENTS`] keys. A connection without
 /// credit only lets its own queues fill; no other connection waits for it.
 #[derive(Debug)]
 pub struct Server {
@@ -188,9 +78,27 @@ pub struct Server {
     /// Connections with output and credit, in the order in which they are served.
     ready: VecDeque<ConnId>,
     closing: VecDeque<ConnId>,
+    holds: VecDeque<(ConnId, bool)>,
     deadlines: BTreeSet<(Instant, &'static str, ConnId)>,
     events: VecDeque<ServerEvent>,
+    /// Connections by where they come from.
+    sources: BTreeMap<IpAddr, usize>,
+    /// Relays of the region that want to know who comes and goes.
+    watchers: BTreeSet<ConnId>,
+    mesh: Mesh,
+    forwards: VecDeque<Forward>,
+    health: String,
     shutting_down: bool,
+    /// When a server that shuts down closes what is left.
+    close_at: Option<Instant>,
+}
+
+/// By what connections of one source are counted.
+fn source(remote: SocketAddr) -> IpAddr {
+    match remote.ip().to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from(u128::from(ip) >> 64 << 64).into(),
+        ip @ IpAddr::V4(_) => ip,
+    }
 }
 
 impl Server {
@@ -206,9 +114,16 @@ impl Server {
             clients: Clients::default(),
             ready: VecDeque::new(),
             closing: VecDeque::new(),
+            holds: VecDeque::new(),
             deadlines: BTreeSet::new(),
             events: VecDeque::new(),
+            sources: BTreeMap::new(),
+            watchers: BTreeSet::new(),
+            mesh: Mesh::default(),
+            forwards: VecDeque::new(),
+            health: String::new(),
             shutting_down: false,
+            close_at: None,
         }
     }
 
@@ -236,6 +151,16 @@ impl Server {
             self.closing.push_back(conn);
             return;
         }
+        let from_there = self.sources.entry(source(remote)).or_default();
+        if self.conns.len() >= self.config.max_connections || *from_there >= self.config.max_per_source {
+            if *from_there == 0 {
+                self.sources.remove(&source(remote));
+            }
+            self.events.push_back(ServerEvent::Refused { conn, remote, why: LeaveReason::TooMany });
+            self.closing.push_back(conn);
+            return;
+        }
+        *from_there += 1;
         let by = now + HANDSHAKE_TIMEOUT;
         self.conns.insert(conn, Conn::new(remote, self.config.upgrade, by, now));
         if !self.config.upgrade {
@@ -247,26 +172,86 @@ impl Server {
     /// Bytes came in. What is wrong with them ends the connection: an event and a [`ServerTransmit::Close`] say so.
     pub fn handle_stream(&mut self, conn: ConnId, data: &[u8], now: Instant) {
         self.tick(now);
-        let mut input = data;
-        while let Some(c) = self.conns.get_mut(&conn) {
-            let result = match c.read(&mut input, &self.config.path) {
-                Ok(None) => break,
-                Ok(Some(Received::Request(answer))) => {
-                    self.handle_request(conn, answer);
-                    Ok(())
-                }
-                Ok(Some(Received::Frame(frame))) => match c.key {
-                    Some(key) => self.handle_frame(conn, key, frame),
-                    None => self.handle_client_info(conn, &frame),
-                },
-                Err(why) => Err(why),
-            };
-            if let Err(why) = result {
-                self.remove(conn, why);
-                self.closing.push_back(conn);
-            }
+        let Some(c) = self.conns.get_mut(&conn) else { return };
+        if c.spend(data.len(), now) {
+            self.holds.push_back((conn, true));
+        }
+        if let Err(why) = self.read(conn, data) {
+            self.remove(conn, why);
+            self.closing.push_back(conn);
         }
         self.settle(conn);
+    }
+
+    fn read(&mut self, conn: ConnId, data: &[u8]) -> Result<(), LeaveReason> {
+        let mut carried;
+        let mut input = data;
+        if let Some(c) = self.conns.get_mut(&conn)
+            && c.is_web_socket()
+        {
+            carried = c.unframe(data)?;
+            input = &carried;
+        }
+        while let Some(c) = self.conns.get_mut(&conn) {
+            match c.read(&mut input, &self.config.path)? {
+                None => break,
+                Some(Received::Request(answer)) => {
+                    self.handle_request(conn, answer);
+                    if let Some(c) = self.conns.get_mut(&conn).filter(|c| c.is_web_socket()) {
+                        carried = c.unframe(input)?;
+                        input = &carried;
+                    }
+                }
+                Some(Received::Frame(frame)) => match c.key {
+                    Some(key) => self.handle_frame(conn, key, frame)?,
+                    // Some clients do not wait for the server's answer before they send; what they send waits for nothing.
+                    None if c.awaiting.is_some() => {}
+                    None => self.handle_client_info(conn, &frame)?,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers [`ServerEvent::Admission`]. A connection that is gone or was answered before is left as it is.
+    pub fn admit(&mut self, conn: ConnId, admitted: bool, now: Instant) {
+        self.tick(now);
+        let Some((key, info)) = self.conns.get_mut(&conn).and_then(|c| c.awaiting.take()) else { return };
+        let result = if admitted { self.establish(conn, key, info) } else { Err(LeaveReason::NotAdmitted) };
+        if let Err(why) = result {
+            self.remove(conn, why);
+            self.closing.push_back(conn);
+        }
+        self.settle(conn);
+    }
+
+    /// Disconnects a client that is no longer admitted.
+    pub fn expel(&mut self, key: &PublicKey, now: Instant) {
+        self.tick(now);
+        self.close_peer(key, &LeaveReason::NotAdmitted);
+    }
+
+    fn close_peer(&mut self, key: &PublicKey, why: &LeaveReason) {
+        while let Some(conn) = self.clients.active(key) {
+            self.remove(conn, why.clone());
+            self.closing.push_back(conn);
+        }
+    }
+
+    /// Tells all clients, and those to come, what is wrong with this relay; empty when it is well again.
+    pub fn set_health(&mut self, text: impl Into<String>, now: Instant) {
+        self.tick(now);
+        self.health = text.into();
+        let health = self.health.clone();
+        let clients: Vec<ConnId> = self
+            .conns
+            .iter()
+            .filter(|(_, c)| c.key.is_some() && !c.is_draining())
+            .map(|(id, _)| *id)
+            .collect();
+        for conn in clients {
+            self.control(conn, &Frame::Health(health.as_bytes()));
+        }
     }
 
     /// The stream is closed or broken. The server will not mention this connection again.
@@ -286,21 +271,34 @@ impl Server {
         }
     }
 
-    /// Announces a restart to all clients, then closes every connection once that is written. New ones are closed at once.
-    /// `reconnect_in` is how long clients should wait and `try_for` how long they should keep trying, to the millisecond.
-    pub fn shutdown(&mut self, reconnect_in: Duration, try_for: Duration, now: Instant) {
+    /// Announces a restart to all clients, serves them for `grace` so that they find another relay, or this one once it is
+    /// back, and then closes every connection. New ones are closed at once. `reconnect_in` is how long clients should wait and
+    /// `try_for` how long they should keep trying, to the millisecond.
+    pub fn shutdown(&mut self, reconnect_in: Duration, try_for: Duration, grace: Duration, now: Instant) {
         self.tick(now);
         self.shutting_down = true;
+        let all: Vec<ConnId> = self.conns.keys().copied().collect();
+        for conn in all {
+            if self.conns.get(&conn).is_some_and(|c| c.key.is_some()) {
+                self.control(conn, &Frame::Restarting { reconnect_in, try_for });
+            }
+        }
+        self.close_at = Some(now + grace);
+        if grace.is_zero() {
+            self.close_all();
+        }
+    }
+
+    fn close_all(&mut self) {
+        self.close_at = None;
         self.clients = Clients::default(); // nobody is to be told that the others leave
+        self.watchers.clear();
         let all: Vec<ConnId> = self.conns.keys().copied().collect();
         for conn in all {
             self.leave(conn, LeaveReason::Shutdown);
             if let Some(c) = self.conns.get_mut(&conn) {
-                if c.key.is_some() {
-                    c.out.push_frame(&Frame::Restarting { reconnect_in, try_for });
-                }
                 c.drain();
-                c.output_queued(now);
+                c.output_queued(self.now);
             }
             self.settle(conn);
         }
@@ -309,6 +307,9 @@ impl Server {
     /// Time has passed: call it when [`poll_timeout`](Self::poll_timeout) has come. Calling it early does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.tick(now);
+        if self.close_at.is_some_and(|at| at <= now) {
+            self.close_all();
+        }
         while let Some(&(at, _, conn)) = self.deadlines.first() {
             if at > now {
                 break;
@@ -323,6 +324,9 @@ impl Server {
                 self.closing.push_back(conn);
                 continue;
             }
+            if c.release(now) {
+                self.holds.push_back((conn, false));
+            }
             if c.keep_alive_due(now) {
                 self.control(conn, &Frame::KeepAlive);
             }
@@ -332,7 +336,8 @@ impl Server {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due, and what for.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.deadlines.first().map(|&(at, why, _)| (at, why))
+        let conns = self.deadlines.first().map(|&(at, why, _)| (at, why));
+        conns.into_iter().chain(self.close_at.map(|at| (at, "shutdown"))).min()
     }
 
     /// What to write or close next. Connections take turns, a frame each.
@@ -340,6 +345,12 @@ impl Server {
         loop {
             if let Some(conn) = self.closing.pop_front() {
                 return Some(ServerTransmit::Close { conn });
+            }
+            if let Some((conn, hold)) = self.holds.pop_front() {
+                if self.conns.contains_key(&conn) {
+                    return Some(ServerTransmit::Hold { conn, hold });
+                }
+                continue;
             }
             let conn = self.ready.pop_front()?;
             let Some(c) = self.conns.get_mut(&conn) else {
@@ -370,9 +381,13 @@ impl Server {
         match answer {
             Answer::Upgrade { fast_start } => {
                 if !fast_start {
-                    http::push_switching_protocols(&mut c.out, &self.public);
+                    c.out.push_control(http::switching_protocols(&self.public));
                 }
                 c.upgraded();
+                self.control(conn, &Frame::ServerKey { key: self.public });
+            }
+            Answer::WebSocket { accept } => {
+                c.web_socket(http::web_socket_response(&accept));
                 self.control(conn, &Frame::ServerKey { key: self.public });
             }
             Answer::Close(response) => {
@@ -395,24 +410,71 @@ impl Server {
         }
         let shared = self.key.shared(&key);
         let json = keys::open(&shared, &nonce, sealed).ok_or(LeaveReason::BadClientInfo)?;
-        let info = ClientInfo::parse(&json).ok_or(LeaveReason::BadClientInfo)?;
-        let ours = ServerInfo::ours().to_json();
+        let mut info = ClientInfo::parse(&json).ok_or(LeaveReason::BadClientInfo)?;
+        let shown = std::mem::take(&mut info.mesh_key);
+        let is_mesh = self.config.mesh_key.as_ref().is_some_and(|ours| ours.is(&shown));
+        let Some(c) = self.conns.get_mut(&conn) else { return Ok(()) };
+        c.is_mesh = is_mesh;
+        if self.config.admission && !is_mesh {
+            c.awaiting = Some((key, info));
+            self.events.push_back(ServerEvent::Admission { conn, key, remote: c.remote });
+            return Ok(());
+        }
+        self.establish(conn, key, info)
+    }
+
+    /// The handshake is over.
+    fn establish(&mut self, conn: ConnId, key: PublicKey, info: ClientInfo) -> Result<(), LeaveReason> {
+        let Some(c) = self.conns.get_mut(&conn) else { return Ok(()) };
+        let limit = self.config.rate_limit.filter(|_| !c.is_mesh);
+        let ours = ServerInfo::ours(limit).to_json();
+        let shared = self.key.shared(&key);
         let (nonce, sealed) = keys::seal(&shared, &ours, &mut self.rng).ok_or(LeaveReason::BadClientInfo)?;
         let jitter = KEEP_ALIVE_JITTER.as_nanos() as u64;
         let period = KEEP_ALIVE + Duration::from_nanos(self.rng.random_range(0..jitter));
-        if let Some(c) = self.conns.get_mut(&conn) {
-            c.established(key, period, self.now);
-            let remote = c.remote;
-            self.clients.insert(key, conn);
-            self.events.push_back(ServerEvent::ClientJoined { conn, key, remote, info });
-            let sealed = &sealed;
-            self.control(conn, &Frame::ServerInfo { nonce, sealed });
+        c.established(key, period, limit, self.now);
+        c.flags = presence_flags(c.is_mesh, &info);
+        let remote = c.remote;
+        let is_news = self.clients.active(&key).is_none();
+        self.clients.insert(key, conn);
+        self.events.push_back(ServerEvent::ClientJoined { conn, key, remote, info });
+        self.control(conn, &Frame::ServerInfo { nonce, sealed: &sealed });
+        if !self.health.is_empty() {
+            let health = self.health.clone();
+            self.control(conn, &Frame::Health(health.as_bytes()));
+        }
+        if is_news {
+            self.tell_watchers(&key);
         }
         Ok(())
     }
 
+    /// Tells the relays that watch whether a client is here now.
+    fn tell_watchers(&mut self, key: &PublicKey) {
+        let watchers: Vec<ConnId> = self.watchers.iter().copied().collect();
+        for watcher in watchers {
+            self.tell(watcher, key);
+        }
+    }
+
+    fn tell(&mut self, watcher: ConnId, key: &PublicKey) {
+        let present = self.clients.active(key).and_then(|conn| self.conns.get(&conn));
+        let frame = match present {
+            Some(c) => Frame::PeerPresent { key: *key, addr: Some(c.remote), flags: c.flags },
+            None => Frame::PeerGone { key: *key, reason: GoneReason::Disconnected },
+        };
+        if let Some(c) = self.conns.get_mut(&watcher).filter(|c| c.key != Some(*key)) {
+            c.out.push_presence(*key, &frame);
+            c.output_queued(self.now);
+            self.settle(watcher);
+        }
+    }
+
     fn handle_frame(&mut self, conn: ConnId, key: PublicKey, raw: RawFrame) -> Result<(), LeaveReason> {
-        self.clients.note_active(&key, conn);
+        if self.clients.note_active(&key, conn) {
+            self.warn_of_conflict(&key);
+        }
+        let is_mesh = self.conns.get(&conn).is_some_and(|c| c.is_mesh);
         match raw.parse()? {
             Frame::SendPacket { dst, packet } => {
                 let class = Class::of(packet);
@@ -428,12 +490,43 @@ impl Server {
             Frame::NotePreferred(home) => {
                 self.events.push_back(ServerEvent::Preferred { key, home });
             }
-            Frame::ForwardPacket { .. } | Frame::WatchConns | Frame::ClosePeer { .. } => {
+            Frame::ForwardPacket { .. } | Frame::WatchConns | Frame::ClosePeer { .. } if !is_mesh => {
                 return Err(LeaveReason::NotMesh);
             }
+            Frame::ForwardPacket { src, dst, packet } => {
+                let (class, bytes) = (Class::of(packet), packet.len());
+                match self.clients.active(&dst) {
+                    Some(to) => self.deliver(to, dst, class, raw.forward_into_recv_packet(&src)),
+                    None => self.drop_unknown(src, dst, bytes, class),
+                }
+            }
+            Frame::WatchConns => {
+                self.watchers.insert(conn);
+                let all: Vec<PublicKey> = self.clients.keys().collect();
+                for key in all {
+                    self.tell(conn, &key);
+                }
+            }
+            Frame::ClosePeer { key } => self.close_peer(&key, &LeaveReason::ClosedByMesh),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Two machines with one key take its packets from each other: both are told.
+    fn warn_of_conflict(&mut self, key: &PublicKey) {
+        for conn in self.clients.conns(key) {
+            if let Some(c) = self.conns.get_mut(&conn)
+                && !std::mem::replace(&mut c.conflict, true)
+            {
+                self.control(conn, &Frame::Health(CONFLICT.as_bytes()));
+            }
+        }
+    }
+
+    fn drop_unknown(&mut self, src: PublicKey, dst: PublicKey, bytes: usize, class: Class) {
+        let why = DropReason::UnknownDestination;
+        self.events.push_back(ServerEvent::Dropped { src, dst, bytes, class, why });
     }
 
     fn relay(
@@ -445,26 +538,33 @@ impl Server {
         bytes: usize,
         raw: RawFrame,
     ) {
-        let Some(to) = self.clients.active(&dst) else {
-            let why = DropReason::UnknownDestination;
-            self.events.push_back(ServerEvent::Dropped { src, dst, bytes, class, why });
-            let sender = self.conns.get_mut(&from);
-            let answer = class == Class::Disco && sender.is_some_and(|c| c.allow_not_here(self.now));
-            if answer {
-                let reason = GoneReason::NotHere;
-                self.control(from, &Frame::PeerGone { key: dst, reason });
-            }
+        if let Some(to) = self.clients.active(&dst) {
+            self.clients.note_exchange(&src, &dst);
+            return self.deliver(to, dst, class, raw.into_recv_packet(&src));
+        }
+        if let Some(link) = self.mesh.route(&src, &dst) {
+            self.forwards.push_back(Forward { link, src, dst, packet: raw.into_packet() });
             return;
-        };
-        self.clients.note_exchange(&src, &dst);
+        }
+        self.drop_unknown(src, dst, bytes, class);
+        let sender = self.conns.get_mut(&from);
+        if class == Class::Disco && sender.is_some_and(|c| c.allow_not_here(self.now)) {
+            let reason = GoneReason::NotHere;
+            self.control(from, &Frame::PeerGone { key: dst, reason });
+        }
+    }
+
+    fn deliver(&mut self, to: ConnId, dst: PublicKey, class: Class, frame: Bytes) {
         let Some(c) = self.conns.get_mut(&to) else {
             return;
         };
-        let dropped = c.out.push_packet(class, raw.into_recv_packet(&src));
+        c.out.push_packet(class, frame);
         c.output_queued(self.now);
-        if let Some((src, bytes)) = dropped.and_then(|frame| recv_packet_parts(&frame)) {
-            let why = DropReason::QueueFull;
-            self.events.push_back(ServerEvent::Dropped { src, dst, bytes, class, why });
+        while let Some(dropped) = c.out.pop_excess(class) {
+            if let Some((src, bytes)) = recv_packet_parts(&dropped) {
+                let why = DropReason::QueueFull;
+                self.events.push_back(ServerEvent::Dropped { src, dst, bytes, class, why });
+            }
         }
         self.settle(to);
     }
@@ -489,18 +589,32 @@ impl Server {
         });
         let Some(key) = key else { return };
         let reason = GoneReason::Disconnected;
+        self.watchers.remove(&conn);
         for to in self.clients.remove(&key, conn) {
             self.control(to, &Frame::PeerGone { key, reason });
+        }
+        match self.clients.conns(&key)[..] {
+            [] => self.tell_watchers(&key),
+            [left] if self.conns.get_mut(&left).is_some_and(|c| std::mem::take(&mut c.conflict)) => {
+                let health = self.health.clone();
+                self.control(left, &Frame::Health(health.as_bytes()));
+            }
+            _ => {}
         }
     }
 
     /// Forgets `conn`.
     fn remove(&mut self, conn: ConnId, why: LeaveReason) {
         self.leave(conn, why);
-        if let Some(c) = self.conns.swap_remove(&conn)
-            && let Some((at, reason)) = c.filed
-        {
+        let Some(c) = self.conns.swap_remove(&conn) else { return };
+        if let Some((at, reason)) = c.filed {
             self.deadlines.remove(&(at, reason, conn));
+        }
+        if let Some(count) = self.sources.get_mut(&source(c.remote)) {
+            *count -= 1;
+            if *count == 0 {
+                self.sources.remove(&source(c.remote));
+            }
         }
     }
 
@@ -514,7 +628,7 @@ impl Server {
             self.closing.push_back(conn);
             return;
         }
-        if c.credit > 0 && !c.scheduled && c.has_output() {
+        if c.room() > 0 && !c.scheduled && c.has_output() {
             c.scheduled = true;
             self.ready.push_back(conn);
         }

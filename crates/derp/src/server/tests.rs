@@ -466,7 +466,7 @@ fn connections_take_turns() {
     }
     let to = |t| match t {
         ServerTransmit::Write { conn, .. } => conn.0,
-        ServerTransmit::Close { .. } => 0,
+        ServerTransmit::Close { .. } | ServerTransmit::Hold { .. } => 0,
     };
     let order: Vec<u64> = std::iter::from_fn(|| bench.server.poll_transmit()).map(to).collect();
     assert_eq!(order, [2, 3, 2, 3, 2, 3]);
@@ -544,7 +544,7 @@ fn a_shutdown_announces_the_restart_then_closes_all() {
     bench.send(2, a, b"x");
     let mut clients = std::mem::take(&mut bench.clients);
     let (now, ms) = (bench.now, Duration::from_millis);
-    bench.server.shutdown(ms(100), ms(30_000), now);
+    bench.server.shutdown(ms(100), ms(30_000), Duration::ZERO, now);
     let (reconnect_in, try_for) = (ms(100), ms(30_000));
     let mut closed = Vec::new();
     while let Some(transmit) = bench.server.poll_transmit() {
@@ -557,6 +557,7 @@ fn a_shutdown_announces_the_restart_then_closes_all() {
                 assert!(!events.iter().any(|e| matches!(e, ClientEvent::PeerGone { .. })));
             }
             ServerTransmit::Close { conn } => closed.push(conn),
+            hold @ ServerTransmit::Hold { .. } => panic!("{hold:?}"),
         }
     }
     assert_eq!(closed, [ConnId(1), ConnId(2)]);
