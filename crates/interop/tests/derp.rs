@@ -115,6 +115,7 @@ async fn serve(
                     }
                 }
                 ServerTransmit::Close { conn } => drop(streams.remove(&conn)),
+                ServerTransmit::Hold { .. } => {} // its reader has at most one read under way
             }
         }
         while let Some(event) = server.poll_event() {

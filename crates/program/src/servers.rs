@@ -18,6 +18,8 @@ pub const COORDINATOR_PORTS: [u16; 2] = [443, 80];
 const RECONNECT_IN: Duration = Duration::from_secs(1);
 /// And how long they are asked to keep trying.
 const TRY_FOR: Duration = Duration::from_secs(30);
+/// How long they are served after that was said: what is on its way arrives, and the end comes before they are back.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// A STUN server.
 pub struct StunProgram {
@@ -157,7 +159,7 @@ impl Program for RelayProgram {
             Input::Stream { conn, data } => self.derp.handle_stream(derp::server::ConnId(conn.0), data, now),
             Input::Writable { conn, space } => self.derp.writable(derp::server::ConnId(conn.0), space, now),
             Input::Closed { conn } => self.derp.closed(derp::server::ConnId(conn.0), now),
-            Input::Shutdown => self.derp.shutdown(RECONNECT_IN, TRY_FOR, now),
+            Input::Shutdown => self.derp.shutdown(RECONNECT_IN, TRY_FOR, GRACE, now),
             Input::Connected { .. } | Input::Error { .. } | Input::Mapped { .. } | Input::Resolver(_) => {}
         }
     }
@@ -178,6 +180,9 @@ impl Program for RelayProgram {
             return Some(match transmit {
                 derp::server::ServerTransmit::Write { conn, data } => {
                     Output::Write { conn: ConnId(conn.0), data }
+                }
+                derp::server::ServerTransmit::Hold { conn, hold } => {
+                    Output::Hold { conn: ConnId(conn.0), hold }
                 }
                 derp::server::ServerTransmit::Close { conn } => Output::Close { conn: ConnId(conn.0) },
             });

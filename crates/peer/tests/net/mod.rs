@@ -553,6 +553,8 @@ impl Net {
                         (conn.0, Some(data))
                     }
                     Some(derp::ServerTransmit::Close { conn }) => (conn.0, None),
+                    // Without a rate limit it reads from all.
+                    Some(derp::ServerTransmit::Hold { .. }) => continue,
                     None => break,
                 },
             };
