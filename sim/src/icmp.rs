@@ -72,12 +72,17 @@ impl Limiter {
     }
 }
 
-/// Whether a packet may be answered with an ICMP error at all: not an error, and nothing sent to or by many
-/// (RFC 1122 §3.2.2, RFC 4443 §2.4(e)).
+/// Whether a packet may be answered with an ICMP error at all: not an error, no fragment but a first one, and
+/// nothing sent to or by many (RFC 1122 §3.2.2, RFC 4443 §2.4(e)).
 pub(crate) fn may_answer(packet: &Packet) -> bool {
     let (src, dst) = (packet.src.ip(), packet.dst.ip());
     let one = |ip: IpAddr| !ip.is_multicast() && !ip.is_unspecified() && !is_broadcast(ip);
-    !matches!(packet.body, Body::Error(_)) && one(src) && one(dst)
+    let about = match &packet.body {
+        Body::Error(_) => false,
+        Body::Fragment(part) => part.offset == 0,
+        _ => true,
+    };
+    about && one(src) && one(dst)
 }
 
 fn is_broadcast(ip: IpAddr) -> bool {

@@ -46,10 +46,11 @@ pub const LIMITS: &[Limit] = &[
         "Route changes and congestion in the core do not happen; cuts and links have to play them.",
     ),
     limit(
-        "no-fragmentation",
+        "few-fragments",
         "network",
-        "no packet is fragmented: DF is always set, and what is larger than a link's MTU is dropped",
-        "A path that fragments large datagrams of UDP works in reality and is a black hole here.",
+        "only UDP of hosts with `dont-fragment = false` is fragmented; over IPv6 a host minds the MTU of its own cable alone, and \
+         nobody is told of fragments that waited in vain (RFC 792 type 11 code 1)",
+        "A long datagram over an IPv6 path that is narrower further on never comes, though a host would remember what it was told.",
     ),
     limit(
         "linux-tcp-windows",

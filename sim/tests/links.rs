@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Folder, play, scenario};
+use common::{Folder, play, scenario, shipped};
 use link::{Aqm, CoDel, FqCoDel, Jitter, LinkConfig, Loss, Red, Share, StepTo};
 use proptest::prelude::*;
 use punchbag::campaign;
@@ -292,4 +292,20 @@ proptest! {
             Err(error) => prop_assert!(error.contains("test.toml")),
         }
     }
+}
+
+#[test]
+fn large_packets_pass_as_fragments_where_those_pass_and_hosts_allow_them() {
+    let failed = |scenario: &Scenario| {
+        let run = play(scenario, 1, Options::default());
+        run.verdict.expectations.iter().any(|expectation| !expectation.passed)
+    };
+    let mut pass = shipped("nat/fragments-pass");
+    let mut dropped = shipped("nat/fragments-dropped");
+    assert!(!failed(&pass) && !failed(&dropped));
+    pass.hosts["takkie"].dont_fragment = true;
+    assert!(failed(&pass), "DF changes nothing");
+    let Some(nat::Translation::Axes(nat)) = &mut dropped.routers["home-b"].nat else { panic!("axes") };
+    nat.fragments = nat::Fragments::InOrder;
+    assert!(failed(&dropped), "its NAT changes nothing");
 }

@@ -72,13 +72,15 @@ fn ecn() -> impl Strategy<Value = IpEcn> {
 }
 
 fn plain() -> impl Strategy<Value = Packet> {
-    (addresses(), any::<u8>(), ecn(), body()).prop_map(
-        |((src, dst), ttl, ecn, (src_port, dst_port, body))| Packet {
+    (addresses(), any::<u8>(), ecn(), any::<bool>(), body()).prop_map(
+        |((src, dst), ttl, ecn, df, (src_port, dst_port, body))| Packet {
             id: 0,
             src: SocketAddr::new(src, src_port),
             dst: SocketAddr::new(dst, dst_port),
             ttl,
             ecn,
+            // IPv6 has no such bit.
+            dont_fragment: df || src.is_ipv6(),
             body,
         },
     )
@@ -249,4 +251,60 @@ fn the_least_that_an_error_may_quote_is_understood() {
     assert_eq!((kind, quoted.src, quoted.dst), (ErrorKind::HostUnreachable, src, dst));
     assert!(matches!(quoted.body, Body::Tcp(segment) if segment.seq == 0x0102_0304));
     assert_eq!(cut, 10);
+}
+
+/// What the parts of a datagram look like on the wire: where each begins in bytes, whether more follow, and its bytes.
+fn on_the_wire(part: &Packet) -> (usize, bool, Vec<u8>) {
+    let mut bytes = Vec::new();
+    part.encode(&mut bytes);
+    assert_eq!(bytes.len(), part.wire_len());
+    match etherparse::IpSlice::from_slice(&bytes).expect("an IP packet") {
+        etherparse::IpSlice::Ipv4(ip) => {
+            let header = ip.header();
+            assert_eq!(u32::from(header.identification()), 77);
+            assert!(!header.dont_fragment());
+            assert_eq!(header.header_checksum(), header.to_header().calc_header_checksum());
+            let offset = usize::from(header.fragments_offset().value()) * 8;
+            (offset, header.more_fragments(), ip.payload().payload.to_vec())
+        }
+        etherparse::IpSlice::Ipv6(ip) => {
+            let payload = ip.header().payload_length();
+            assert_eq!(usize::from(payload), bytes.len() - 40);
+            let header = ip.extensions().clone().into_iter().find_map(|header| match header {
+                etherparse::Ipv6ExtensionSlice::Fragment(fragment) => Some(fragment.to_header()),
+                _ => None,
+            });
+            let header = header.expect("a fragment header");
+            assert_eq!(header.identification, 77);
+            let offset = usize::from(header.fragment_offset.value()) * 8;
+            (offset, header.more_fragments, ip.payload().payload.to_vec())
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn parts_on_the_wire_are_the_bytes_of_the_whole(
+        (src, dst) in addresses(),
+        len in 0_usize..5000,
+        mtu in 100_usize..1600,
+    ) {
+        let (src, dst) = (SocketAddr::new(src, 4000), SocketAddr::new(dst, 5000));
+        let data: Vec<u8> = (0..len).map(|i| i as u8).collect();
+        let packet = Packet { id: 77, dont_fragment: false, ..Packet::udp(src, dst, data.into()) };
+        let mut whole = Vec::new();
+        packet.encode(&mut whole);
+        let parts = packet.fragments(mtu).expect("it may be fragmented");
+        let mut got = Vec::new();
+        for (i, part) in parts.iter().enumerate() {
+            prop_assert!(part.wire_len() <= mtu);
+            let (offset, more, bytes) = on_the_wire(part);
+            prop_assert_eq!((offset, more), (got.len(), i + 1 < parts.len()));
+            got.extend(bytes);
+        }
+        let ip = if src.is_ipv4() { 20 } else { 40 };
+        prop_assert_eq!(got, &whole[ip..]);
+        let whole = Packet { dont_fragment: true, ..packet };
+        prop_assert_eq!(whole.fragments(mtu), None);
+    }
 }

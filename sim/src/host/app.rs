@@ -169,7 +169,8 @@ impl Users for Apps {
                 }
             }
             // What a host knows of errors inside the tunnel: nobody sends them.
-            Body::Error(_) => {}
+            // Nobody fragments inside the tunnel.
+            Body::Error(_) | Body::Fragment(_) => {}
         }
     }
 }
@@ -440,6 +441,7 @@ fn echo(from: IpAddr, to: IpAddr, id: u32, reply: bool, seq: u64, data: Bytes) -
         dst: (to, dst_port).into(),
         ttl: DEFAULT_TTL,
         ecn: IpEcn::NotEct,
+        dont_fragment: true,
         body: Body::Echo { reply, seq: seq as u16, data },
     }
 }

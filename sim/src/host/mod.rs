@@ -1,6 +1,7 @@
 //! A host: its addresses, its sockets, and the programs that use them.
 
 mod app;
+mod reassembly;
 mod tcp;
 
 pub use app::{Apps, FlowSpec, MARKER};
@@ -12,6 +13,9 @@ pub use program::{
 /// A peer on a simulated host, whose tunnel is used by [`Apps`].
 pub type PeerProgram = program::PeerProgram<Apps>;
 
+pub(crate) use reassembly::HELD;
+
+use self::reassembly::Reassembly;
 use self::tcp::TcpStack;
 use crate::icmp::{Limiter, may_answer};
 use crate::packet::{Body, ErrorKind, IcmpError, Packet};
@@ -63,6 +67,10 @@ pub struct Host {
     tcp: TcpStack,
     inbox: Inbox,
     limiter: Limiter,
+    /// Whether its datagrams are to be dropped rather than fragmented.
+    dont_fragment: bool,
+    /// Fragments that wait for others, once it has got one.
+    reassembly: Option<Box<Reassembly>>,
     log_timers: bool,
 }
 
@@ -102,6 +110,8 @@ impl Host {
             tcp: TcpStack::new(rng),
             inbox: VecDeque::new(),
             limiter: Limiter::default(),
+            dont_fragment: true,
+            reassembly: None,
             log_timers,
         }
     }
@@ -116,6 +126,11 @@ impl Host {
         self.lan = Some(lan);
     }
 
+    /// From now on its datagrams may be fragmented on the way, as those of a socket with `IP_PMTUDISC_DONT` (Linux).
+    pub fn allow_fragments(&mut self) {
+        self.dont_fragment = false;
+    }
+
     /// Tells programs that start from now on of the network's resolver, as a router advertisement does (RFC 8106).
     pub fn set_resolver(&mut self, resolver: SocketAddr) {
         self.resolver = Some(resolver);
@@ -124,7 +139,7 @@ impl Host {
     /// Whether a socket waits for such a packet: a bound UDP port, a listener or a connection.
     pub fn listens(&self, packet: &Packet) -> bool {
         match packet.body {
-            Body::Udp(_) => self.udp.contains_key(&packet.dst.port()),
+            Body::Udp(_) | Body::Fragment(_) => self.udp.contains_key(&packet.dst.port()),
             Body::Tcp(_) => self.tcp.listens(packet.dst, packet.src),
             Body::Echo { .. } | Body::Error(_) => false,
         }
@@ -235,10 +250,15 @@ impl Host {
                     dst: packet.src,
                     ttl: crate::packet::DEFAULT_TTL,
                     ecn: crate::packet::IpEcn::NotEct,
+                    dont_fragment: true,
                     body,
                 });
             }
             Body::Echo { reply: true, .. } => return Err("no-socket"),
+            Body::Fragment(_) => {
+                let whole = self.reassembly.get_or_insert_default().take(packet, clock.now_ns())?;
+                return self.receive(whole, clock, out);
+            }
             Body::Error(error) => self.take_error(&error, clock, out)?,
         }
         self.settle(clock, out);
@@ -260,7 +280,7 @@ impl Host {
             return Err("unknown-quote");
         }
         match &quoted.body {
-            Body::Udp(_) => {
+            Body::Udp(_) | Body::Fragment(_) => {
                 let owner = *self.udp.get(&quoted.src.port()).ok_or("no-socket")?;
                 let slot = &mut self.slots[owner as usize];
                 let program = slot.program.as_mut().ok_or("no-socket")?;
@@ -358,7 +378,10 @@ impl Host {
         while let Some(output) = program.poll_output() {
             match output {
                 Output::Datagram { port, to, data } => match source(&self.addresses, self.lan, to) {
-                    Some(ip) => out.packets.push(Packet::udp(SocketAddr::new(ip, port), to, data)),
+                    Some(ip) => {
+                        let packet = Packet::udp(SocketAddr::new(ip, port), to, data);
+                        out.packets.push(Packet { dont_fragment: self.dont_fragment, ..packet });
+                    }
                     // The system call fails while there is no network, and nobody wonders.
                     None if self.addresses.is_empty() => {}
                     None => out.events.push(Event::Warning {

@@ -148,13 +148,20 @@ fn read_quote(quote: &Bytes) -> Option<(Packet, usize)> {
                 return None;
             }
             let (src, dst) = (ip.source_addr().into(), ip.destination_addr().into());
-            (src, dst, (ip.ttl(), ip.ecn()), ip.protocol(), ip.slice().len(), usize::from(ip.total_len()))
+            (
+                src,
+                dst,
+                (ip.ttl(), ip.ecn(), ip.dont_fragment()),
+                ip.protocol(),
+                ip.slice().len(),
+                usize::from(ip.total_len()),
+            )
         }
         6 => {
             let ip = Ipv6HeaderSlice::from_slice(quote).ok()?;
             let (src, dst): (IpAddr, IpAddr) = (ip.source_addr().into(), ip.destination_addr().into());
             let total = Ipv6Header::LEN + usize::from(ip.payload_length());
-            (src, dst, (ip.hop_limit(), ip.ecn()), ip.next_header(), Ipv6Header::LEN, total)
+            (src, dst, (ip.hop_limit(), ip.ecn(), true), ip.next_header(), Ipv6Header::LEN, total)
         }
         _ => return None,
     };
@@ -210,8 +217,16 @@ fn read_quote(quote: &Bytes) -> Option<(Packet, usize)> {
     Some((packet(src, dst, hop, src_port, dst_port, body), total - end))
 }
 
-/// `hop`: time to live and ECN field.
-fn packet(src: IpAddr, dst: IpAddr, hop: (u8, IpEcn), src_port: u16, dst_port: u16, body: Body) -> Packet {
-    let (src, dst, (ttl, ecn)) = (SocketAddr::new(src, src_port), SocketAddr::new(dst, dst_port), hop);
-    Packet { id: 0, src, dst, ttl, ecn, body }
+/// `hop`: time to live, ECN field and DF.
+fn packet(
+    src: IpAddr,
+    dst: IpAddr,
+    hop: (u8, IpEcn, bool),
+    src_port: u16,
+    dst_port: u16,
+    body: Body,
+) -> Packet {
+    let (src, dst) = (SocketAddr::new(src, src_port), SocketAddr::new(dst, dst_port));
+    let (ttl, ecn, dont_fragment) = hop;
+    Packet { id: 0, src, dst, ttl, ecn, dont_fragment, body }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 impl nat::Packet for Packet {
     fn proto(&self) -> nat::Proto {
         match self.body {
-            Body::Udp(_) => nat::Proto::Udp,
+            Body::Udp(_) | Body::Fragment(_) => nat::Proto::Udp,
             Body::Tcp(_) => nat::Proto::Tcp,
             Body::Echo { .. } | Body::Error(_) => nat::Proto::Icmp,
         }
@@ -52,6 +52,15 @@ impl nat::Packet for Packet {
             Body::Tcp(segment) => {
                 let f = segment.flags;
                 Some(nat::TcpFlags { syn: f.syn(), ack: f.ack(), fin: f.fin(), rst: f.rst() })
+            }
+            _ => None,
+        }
+    }
+
+    fn fragment(&self) -> Option<nat::Fragment> {
+        match &self.body {
+            Body::Fragment(part) => {
+                Some(nat::Fragment { id: part.ident, offset: part.offset, more: part.more })
             }
             _ => None,
         }

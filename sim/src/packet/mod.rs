@@ -1,17 +1,19 @@
 //! The packets of the simulated network: typed, so that a hop costs no parsing; bytes only for captures and the tunnel.
 
 mod error;
+mod fragment;
 mod middlebox;
 
 pub use error::IcmpError;
+pub use fragment::Part;
 pub use program::ErrorKind;
 
 use bytes::Bytes;
 pub use etherparse::IpEcn;
 use etherparse::{
-    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpNumber, Ipv4Header, Ipv6FlowLabel,
-    Ipv6Header, NetSlice, SlicedPacket, TcpHeader, TcpHeaderSlice, TcpOptionElement, TransportSlice,
-    UdpHeader,
+    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpFragOffset, IpNumber, Ipv4Header,
+    Ipv6FlowLabel, Ipv6FragmentHeader, Ipv6Header, NetSlice, SlicedPacket, TcpHeader, TcpHeaderSlice,
+    TcpOptionElement, TransportSlice, UdpHeader,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tcp::{Flags, Options, SackBlocks, Segment, Timestamps};
@@ -36,6 +38,9 @@ pub struct Packet {
     pub ttl: u8,
     /// Explicit congestion notification (RFC 3168 §5).
     pub ecn: IpEcn,
+    /// Whether it is to be dropped rather than fragmented where it is too long (RFC 791 §3.1). IPv6 packets are fragmented by
+    /// their sender alone (RFC 8200 §5): there it says whether that may.
+    pub dont_fragment: bool,
     /// What it carries.
     pub body: Body,
 }
@@ -45,6 +50,8 @@ pub struct Packet {
 pub enum Body {
     /// A UDP datagram.
     Udp(Bytes),
+    /// A part of a UDP datagram. Boxed: it is rare.
+    Fragment(Box<Part>),
     /// A TCP segment.
     Tcp(Segment),
     /// An ICMP echo request or reply (RFC 792).
@@ -63,25 +70,49 @@ pub enum Body {
 impl Packet {
     /// A UDP datagram.
     pub fn udp(src: SocketAddr, dst: SocketAddr, data: Bytes) -> Packet {
-        Packet { id: 0, src, dst, ttl: DEFAULT_TTL, ecn: IpEcn::NotEct, body: Body::Udp(data) }
+        Packet {
+            id: 0,
+            src,
+            dst,
+            ttl: DEFAULT_TTL,
+            ecn: IpEcn::NotEct,
+            dont_fragment: true,
+            body: Body::Udp(data),
+        }
     }
 
     /// A TCP segment.
     pub fn tcp(src: SocketAddr, dst: SocketAddr, segment: Segment) -> Packet {
-        Packet { id: 0, src, dst, ttl: DEFAULT_TTL, ecn: IpEcn::NotEct, body: Body::Tcp(segment) }
+        Packet {
+            id: 0,
+            src,
+            dst,
+            ttl: DEFAULT_TTL,
+            ecn: IpEcn::NotEct,
+            dont_fragment: true,
+            body: Body::Tcp(segment),
+        }
     }
 
     /// An ICMP error about a packet, from `src` to whoever sent that.
     pub fn error(src: IpAddr, kind: ErrorKind, quoted: Packet) -> Packet {
         let dst = SocketAddr::new(quoted.src.ip(), 0);
         let body = Body::Error(Box::new(IcmpError { kind, quoted, cut: 0 }));
-        Packet { id: 0, src: SocketAddr::new(src, 0), dst, ttl: DEFAULT_TTL, ecn: IpEcn::NotEct, body }
+        Packet {
+            id: 0,
+            src: SocketAddr::new(src, 0),
+            dst,
+            ttl: DEFAULT_TTL,
+            ecn: IpEcn::NotEct,
+            dont_fragment: true,
+            body,
+        }
     }
 
     /// Its transport.
     pub fn proto(&self) -> Proto {
         match self.body {
-            Body::Udp(_) => Proto::Udp,
+            Body::Udp(_) | Body::Fragment(_) => Proto::Udp,
             Body::Tcp(_) => Proto::Tcp,
             Body::Echo { .. } | Body::Error(_) => Proto::Icmp,
         }
@@ -92,6 +123,7 @@ impl Packet {
         let ip = if self.src.is_ipv4() { Ipv4Header::MIN_LEN } else { Ipv6Header::LEN };
         ip + match &self.body {
             Body::Udp(data) => UdpHeader::LEN + data.len(),
+            Body::Fragment(part) => Part::header_len(self.src.is_ipv4()) + usize::from(part.len),
             Body::Tcp(segment) => segment.wire_len(),
             Body::Echo { data, .. } => error::HEADER + data.len(),
             Body::Error(error) => error::HEADER + error.quote_len(),
@@ -102,6 +134,7 @@ impl Packet {
     pub fn payload(&self) -> &[u8] {
         match &self.body {
             Body::Udp(data) | Body::Echo { data, .. } => data,
+            Body::Fragment(part) => part.payload(),
             Body::Tcp(segment) => &segment.payload,
             Body::Error(_) => &[],
         }
@@ -112,14 +145,8 @@ impl Packet {
         match &self.body {
             Body::Tcp(_) => Payload::Tcp,
             Body::Echo { .. } | Body::Error(_) => Payload::Icmp,
-            Body::Udp(data) => match data.first() {
-                Some(0 | 1) if stun::message::is_stun(data) => Payload::Stun,
-                Some(b'T') if disco::looks_like_disco(data) => Payload::Disco,
-                // WireGuard: type, then three zero bytes.
-                Some(1..=3) if data.get(1..4) == Some(&[0, 0, 0]) => Payload::Handshake,
-                Some(4) if data.get(1..4) == Some(&[0, 0, 0]) => Payload::Tunnel,
-                _ => Payload::Other,
-            },
+            Body::Fragment(part) => kind_of(&part.data),
+            Body::Udp(data) => kind_of(data),
         }
     }
 
@@ -130,17 +157,42 @@ impl Packet {
 
     /// Writes the packet, as one whose last `cut` bytes are missing.
     fn encode_cut(&self, cut: usize, out: &mut Vec<u8>) {
+        if let Body::Fragment(part) = &self.body {
+            return self.encode_part(part, out);
+        }
         let transport = self.encode_transport(cut);
         let len = transport.header.len() + self.payload().len() + transport.quote.len() + cut;
+        self.encode_ip(transport.number, len, None, out);
+        out.extend_from_slice(&transport.header);
+        out.extend_from_slice(self.payload());
+        out.extend_from_slice(&transport.quote);
+    }
+
+    /// Writes a part: its bytes of the whole datagram.
+    fn encode_part(&self, part: &Part, out: &mut Vec<u8>) {
+        let whole = Packet { body: Body::Udp(part.data.clone()), ..self.clone() };
+        let mut datagram = whole.encode_transport(0).header;
+        datagram.extend_from_slice(&part.data);
+        self.encode_ip(IpNumber::UDP, usize::from(part.len), Some(part), out);
+        out.extend_from_slice(datagram.get(part.range()).unwrap_or_default());
+    }
+
+    /// Writes the IP header of a packet that carries `len` bytes, and the one of a fragment.
+    fn encode_ip(&self, number: IpNumber, len: usize, part: Option<&Part>, out: &mut Vec<u8>) {
+        let offset = part.map_or(0, |part| part.offset / 8);
+        let offset = IpFragOffset::try_new(offset).unwrap_or_default();
+        let more = part.is_some_and(|part| part.more);
         match (self.src.ip(), self.dst.ip()) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let mut ip = Ipv4Header {
                     total_len: (Ipv4Header::MIN_LEN + len) as u16,
-                    identification: self.id as u16,
-                    dont_fragment: true,
+                    identification: part.map_or(self.ident(), |part| part.ident) as u16,
+                    dont_fragment: self.dont_fragment,
+                    more_fragments: more,
+                    fragment_offset: offset,
                     ecn: self.ecn,
                     time_to_live: self.ttl,
-                    protocol: transport.number,
+                    protocol: number,
                     source: src.octets(),
                     destination: dst.octets(),
                     ..Ipv4Header::default()
@@ -152,24 +204,28 @@ impl Packet {
                 let mut ip = Ipv6Header {
                     traffic_class: 0,
                     flow_label: Ipv6FlowLabel::ZERO,
-                    payload_length: len as u16,
-                    next_header: transport.number,
+                    payload_length: (len + part.map_or(0, |_| Ipv6FragmentHeader::LEN)) as u16,
+                    next_header: part.map_or(number, |_| IpNumber::IPV6_FRAGMENTATION_HEADER),
                     hop_limit: self.ttl,
                     source: v6(src).octets(),
                     destination: v6(dst).octets(),
                 };
                 ip.set_ecn(self.ecn);
                 out.extend_from_slice(&ip.to_bytes());
+                if let Some(part) = part {
+                    let header = Ipv6FragmentHeader::new(number, offset, more, part.ident);
+                    out.extend_from_slice(&header.to_bytes());
+                }
             }
         }
-        out.extend_from_slice(&transport.header);
-        out.extend_from_slice(self.payload());
-        out.extend_from_slice(&transport.quote);
     }
 
     fn encode_transport(&self, cut: usize) -> Transport {
         let (src, dst) = (self.src.ip(), self.dst.ip());
         match &self.body {
+            Body::Fragment(part) => {
+                Packet { body: Body::Udp(part.data.clone()), ..self.clone() }.encode_transport(cut)
+            }
             Body::Udp(data) => {
                 let mut udp = UdpHeader {
                     source_port: self.src.port(),
@@ -222,18 +278,20 @@ impl Packet {
     /// one. Checksums are not looked at.
     pub fn decode(bytes: &Bytes) -> Option<Packet> {
         let sliced = SlicedPacket::from_ip(bytes).ok()?;
-        let (src, dst, ttl, ecn) = match sliced.net? {
+        let (src, dst, ttl, ecn, dont_fragment) = match sliced.net? {
             NetSlice::Ipv4(ip) => (
                 IpAddr::V4(ip.header().source_addr()),
                 IpAddr::V4(ip.header().destination_addr()),
                 ip.header().ttl(),
                 ip.header().ecn(),
+                ip.header().dont_fragment(),
             ),
             NetSlice::Ipv6(ip) => (
                 IpAddr::V6(ip.header().source_addr()),
                 IpAddr::V6(ip.header().destination_addr()),
                 ip.header().hop_limit(),
                 ip.header().ecn(),
+                true,
             ),
             NetSlice::Arp(_) => return None,
         };
@@ -264,7 +322,20 @@ impl Packet {
             }
             _ => return None,
         };
-        Some(Packet { id: 0, src: (src, src_port).into(), dst: (dst, dst_port).into(), ttl, ecn, body })
+        let (src, dst) = ((src, src_port).into(), (dst, dst_port).into());
+        Some(Packet { id: 0, src, dst, ttl, ecn, dont_fragment, body })
+    }
+}
+
+/// What a datagram carries, told from its first bytes.
+fn kind_of(data: &[u8]) -> Payload {
+    match data.first() {
+        Some(0 | 1) if stun::message::is_stun(data) => Payload::Stun,
+        Some(b'T') if disco::looks_like_disco(data) => Payload::Disco,
+        // WireGuard: type, then three zero bytes.
+        Some(1..=3) if data.get(1..4) == Some(&[0, 0, 0]) => Payload::Handshake,
+        Some(4) if data.get(1..4) == Some(&[0, 0, 0]) => Payload::Tunnel,
+        _ => Payload::Other,
     }
 }
 
@@ -284,7 +355,15 @@ impl Transport {
 /// An ICMP error as read; `None` if it is about packets of another family.
 fn error(src: IpAddr, dst: IpAddr, (ttl, ecn): (u8, IpEcn), body: Body) -> Option<Packet> {
     let same = matches!(&body, Body::Error(error) if error.quoted.src.is_ipv4() == src.is_ipv4());
-    same.then(|| Packet { id: 0, src: (src, 0).into(), dst: (dst, 0).into(), ttl, ecn, body })
+    same.then(|| Packet {
+        id: 0,
+        src: (src, 0).into(),
+        dst: (dst, 0).into(),
+        ttl,
+        ecn,
+        dont_fragment: true,
+        body,
+    })
 }
 
 fn tcp_segment(tcp: &TcpHeaderSlice<'_>, payload: Bytes) -> Segment {

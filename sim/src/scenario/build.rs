@@ -567,8 +567,19 @@ impl Builder<'_, '_> {
             }
             let (address, address6) = primary(families, address, address6);
             let port_mapping = take(spec.port_mapping, self.problems).unwrap_or(asks);
-            let host =
-                Host { attached, address, link, start, families, address6, proxy, port_mapping, interfaces };
+            let dont_fragment = take(spec.dont_fragment, self.problems).unwrap_or(true);
+            let host = Host {
+                attached,
+                address,
+                link,
+                start,
+                families,
+                address6,
+                proxy,
+                port_mapping,
+                dont_fragment,
+                interfaces,
+            };
             for member in self.groups.get(&name).into_iter().flatten() {
                 hosts.insert(member.clone(), host.clone());
             }

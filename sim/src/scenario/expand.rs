@@ -69,6 +69,7 @@ pub fn expanded(scenario: &Scenario) -> String {
         }
         families(&mut out, spec.families, spec.address6);
         key(&mut out, "port-mapping", &spec.port_mapping.to_string());
+        key(&mut out, "dont-fragment", &spec.dont_fragment.to_string());
         for (own, spec) in &spec.interfaces {
             let _ = write!(out, "\n[host.{}.interface.{}]\n", name(host), name(own));
             attachment(&mut out, &spec.attached);

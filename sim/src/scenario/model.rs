@@ -120,6 +120,8 @@ pub struct Host {
     pub start: Duration,
     /// Whether its peer asks its router for an open port.
     pub port_mapping: bool,
+    /// Whether its datagrams must not be fragmented.
+    pub dont_fragment: bool,
     /// The IP versions that it has.
     pub families: Families,
     /// Its IPv6 address beside `address`; chosen when the scenario does not say.

@@ -3,7 +3,7 @@
 use super::World;
 use super::net::{Inner, Router, Step};
 use crate::icmp::may_answer;
-use crate::packet::{Body, DEFAULT_TTL, ErrorKind, IpEcn, Packet};
+use crate::packet::{Body, DEFAULT_TTL, ErrorKind, Packet};
 use bytes::Bytes;
 use nat::{Answer, LateAnswer, Middlebox, Side};
 use std::net::{IpAddr, SocketAddr};
@@ -185,7 +185,8 @@ fn forgotten(late: &LateAnswer) -> Packet {
         nat::Proto::Udp => Packet::udp(late.src, late.dst, Bytes::new()),
         nat::Proto::Icmp => {
             let body = Body::Echo { reply: false, seq: 0, data: Bytes::new() };
-            Packet { id: 0, src: late.src, dst: late.dst, ttl: DEFAULT_TTL, ecn: IpEcn::NotEct, body }
+            let packet = Packet::udp(late.src, late.dst, Bytes::new());
+            Packet { body, ..packet }
         }
     }
 }

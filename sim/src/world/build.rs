@@ -229,6 +229,11 @@ impl World {
         };
         world.describe(topology);
         world.plug_in(topology);
+        for (name, _) in scenario.hosts.iter().filter(|(_, host)| !host.dont_fragment) {
+            if let Some(host) = topology.find(name).and_then(|node| world.host_mut(node)) {
+                host.allow_fragments();
+            }
+        }
         Ok(world)
     }
 

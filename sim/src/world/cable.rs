@@ -94,6 +94,19 @@ impl World {
                 self.drain_queue(node, way);
             }
             Sent::Drop(reason) => {
+                if let DropReason::TooBig { mtu, .. } = reason
+                    && packet.src.is_ipv4()
+                    && let Some(parts) = packet.fragments(usize::from(mtu))
+                {
+                    // RFC 791 §3.2: whoever has the packet divides it.
+                    for part in parts.into_iter().map(Box::new) {
+                        self.steps.push_back(match way {
+                            Way::Up => Step::Leave(node, part),
+                            Way::Down => Step::Descend(node, part),
+                        });
+                    }
+                    return;
+                }
                 self.dropped_on(node, way, &packet, reason);
                 if let DropReason::TooBig { mtu, tells: true } = reason {
                     self.tell_too_big(node, way, mtu, *packet);
@@ -169,7 +182,7 @@ impl Frame for Packet {
         self.wire_len()
     }
 
-    /// FNV-1a over protocol, addresses and ports: the same on every machine.
+    /// FNV-1a over protocol, addresses and ports, of fragments without those: the same on every machine.
     fn flow(&self) -> u64 {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         let mut mix = |bytes: &[u8]| {
@@ -178,16 +191,20 @@ impl Frame for Packet {
             }
         };
         mix(&[match self.body {
-            Body::Udp(_) => 17,
+            Body::Udp(_) | Body::Fragment(_) => 17,
             Body::Tcp(_) => 6,
             _ => 1,
         }]);
+        let part = matches!(self.body, Body::Fragment(_));
         for end in [self.src, self.dst] {
             match end.ip() {
                 IpAddr::V4(ip) => mix(&ip.octets()),
                 IpAddr::V6(ip) => mix(&ip.octets()),
             }
-            mix(&end.port().to_be_bytes());
+            // Fragments have no ports to look at (Linux `__skb_flow_dissect`).
+            if !part {
+                mix(&end.port().to_be_bytes());
+            }
         }
         hash
     }

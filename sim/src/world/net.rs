@@ -4,7 +4,7 @@ use super::ipv6::Ipv6;
 use super::odd::Odd;
 use super::own::Own;
 use super::{Entry, World};
-use crate::host::{Effects, Host};
+use crate::host::{Effects, HELD, Host};
 use crate::icmp::Limiter;
 use crate::packet::{ErrorKind, Packet};
 use indexmap::IndexMap;
@@ -183,6 +183,7 @@ impl World {
                     self.log
                         .push(self.clock.now_ns(), Event::Delivered { node: name, id, src, dst, payload });
                 }
+                Err(HELD) => {}
                 Err(reason) => self.log.push(self.clock.now_ns(), stub.dropped(name, reason)),
             }
         } else {
@@ -239,11 +240,27 @@ impl World {
                 Err(reason) => return self.dropped_by(node, &packet, reason),
             },
         };
+        if !packet.dont_fragment {
+            return self.leave_in_parts(node, packet);
+        }
+        self.put_on_wire(node, packet);
+    }
+
+    fn put_on_wire(&mut self, node: u32, packet: Packet) {
         if let Some(captures) = &mut self.captures {
             let name = &self.sites[node as usize].name;
             note(&mut self.failure, captures.packet(name, self.clock.now_ns(), &packet));
         }
         self.steps.push_back(Step::Leave(node, Box::new(packet)));
+    }
+
+    /// A host fragments what its own cable does not take whole, of both versions of IP.
+    fn leave_in_parts(&mut self, node: u32, packet: Packet) {
+        let mtu = self.sites[node as usize].up.config().mtu.map(|mtu| usize::from(mtu.bytes));
+        match mtu.filter(|mtu| packet.wire_len() > *mtu).and_then(|mtu| packet.fragments(mtu)) {
+            Some(parts) => parts.into_iter().for_each(|part| self.put_on_wire(node, part)),
+            None => self.put_on_wire(node, packet),
+        }
     }
 
     pub(super) fn log_sent(&mut self, node: u32, packet: &Packet) {

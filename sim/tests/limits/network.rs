@@ -20,7 +20,7 @@ limits!(
     no_dns,
     one_interface,
     constant_internet,
-    no_fragmentation,
+    few_fragments,
     linux_tcp_windows,
     linux_full_table,
     kernel_boxes,
@@ -127,19 +127,30 @@ fn constant_internet() {
     refused(&format!("{PUBLIC}internet.latency.there.here = \"30ms\"\n"), "there.here");
 }
 
-fn no_fragmentation() {
+fn few_fragments() {
     let mut bytes = Vec::new();
     Packet::udp(ep("10.0.0.1:1"), ep("10.0.0.2:1"), zeros(3000)).encode(&mut bytes);
     // RFC 791 §3.1: DF alone of the flags, and no offset.
     assert_eq!(bytes[6..8], [0x40, 0]);
-    let mut world = bare(&PUBLIC.replace("60\" }", "60\", link = { mtu = 1280, pmtud = \"silent\" } }"));
-    let seen = talk_on(&mut world, "flappie", &[]);
-    talk_on(&mut world, "takkie", &[("33.0.0.60:4000", 1253), ("33.0.0.60:4000", 1252)]);
-
-    world.run_until(10 * SEC);
-
-    let seen: Vec<String> = seen.take().into_iter().map(|(_, what)| what).collect();
-    assert_eq!(seen, ["1252"]);
+    let narrow = PUBLIC.replace("60\" }", "60\", link = { mtu = 1280, pmtud = \"silent\" } }");
+    let free = narrow.replace("50\" }", "50\", dont-fragment = false }");
+    let v6 = "host.takkie = { region = \"here\", address6 = \"3001::50\", ip = \"dual\", dont-fragment = false }\n\
+              host.flappie = { region = \"there\", address6 = \"3001::60\", ip = \"dual\", link = { mtu = 1280, pmtud = \"icmp\" } }\n\
+              router.other = { region = \"here\", ipv6 = \"routed\" }\n\
+              internet.latency.here.there = \"25ms\"\n";
+    for (network, to, fits, got) in [
+        (narrow.as_str(), "33.0.0.60:4000", 1252, vec!["1252"]),
+        (free.as_str(), "33.0.0.60:4000", 1252, vec!["1252", "1253"]),
+        (v6, "[3001::60]:4000", 1232, vec!["1232"]),
+    ] {
+        let mut world = bare(network);
+        let seen = talk_on(&mut world, "flappie", &[]);
+        let told = talk_on(&mut world, "takkie", &[(to, 1253), (to, fits)]);
+        world.run_until(40 * SEC);
+        let mut seen: Vec<String> = seen.take().into_iter().map(|(_, what)| what).collect();
+        seen.sort();
+        assert_eq!(seen, got, "{to}: {told:?}");
+    }
 }
 
 fn segment(flags: Flags, seq: u32, ack: u32) -> Segment {

@@ -281,7 +281,7 @@ pub(in crate::scenario) struct Link {
     pub(in crate::scenario) duplicate: Option<Both<Ratio>>,
     /// Share of packets damaged on the way; their checksums show it, and they are dropped.
     pub(in crate::scenario) corrupt: Option<Both<Ratio>>,
-    /// The largest IP packet in bytes, or "unlimited". No packet may be fragmented.
+    /// The largest IP packet in bytes, or "unlimited". No packet may be fragmented but those of hosts with `dont-fragment = false`.
     pub(in crate::scenario) mtu: Option<Both<Mtu>>,
     /// Whether the sender of a larger one is told by ICMP (RFC 1191) or not: "icmp", the default, or "silent".
     pub(in crate::scenario) pmtud: Option<Both<Word<Pmtud>>>,

@@ -96,6 +96,9 @@ pub(super) struct Host {
     pub(super) start: Option<Val<Duration>>,
     /// Whether its peer asks its router for an open port. Default: when any router of the scenario has a `gateway`.
     pub(super) port_mapping: Option<Val<bool>>,
+    /// Whether its UDP datagrams must not be fragmented. With false it fragments what is too long for its own cable, and routers
+    /// fragment what it sends over IPv4 where it is too long for theirs (RFC 791 §3.2). Default: true.
+    pub(super) dont_fragment: Option<Val<bool>>,
     /// The IP versions that it has addresses of: "ipv4", "ipv6" or "dual". Default: those of its network.
     pub(super) ip: Option<Val<Word<Families>>>,
     /// Its IPv6 address. Default: the next free one.
