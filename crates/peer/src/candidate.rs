@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use crate::liveness::Rtt;
-use crate::policy::{PROBE_GAPS, PROBES_PER_CANDIDATE};
+use crate::policy::{PROBE_GAPS, PROBES_PER_CANDIDATE, Policy};
 
 /// Preference of a direct path; a greater one always wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,9 +104,13 @@ pub(crate) fn is_private(ip: IpAddr) -> bool {
     }
 }
 
-/// Can a packet be sent there at all?
-pub(crate) fn is_usable(address: SocketAddr) -> bool {
+/// Can a packet be sent there at all, and to another peer? Loopback is another peer's only where all run on one machine.
+pub(crate) fn is_usable(address: SocketAddr, policy: &Policy) -> bool {
     let ip = address.ip().to_canonical();
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback() && !broadcast
+    address.port() != 0
+        && !ip.is_unspecified()
+        && !ip.is_multicast()
+        && !broadcast
+        && (policy.loopback || !ip.is_loopback())
 }

@@ -135,6 +135,9 @@ pub struct Policy {
     /// Whether an address is checked back from which a check came that nobody had named (peer-reflexive, RFC 8445
     /// §7.3.1.4). Default true; without it a NAT whose mapping varies is only reached where its filter lets anybody in.
     pub learn_peer_reflexive: bool,
+    /// Whether loopback addresses are candidates. Default false: another machine's mean nothing here. True where all peers run
+    /// on one machine that has no other addresses.
+    pub loopback: bool,
 }
 
 impl Default for Policy {
@@ -173,6 +176,7 @@ impl Default for Policy {
             rtt_gain: ms(5),
             ipv6_gain: ms(10),
             learn_peer_reflexive: true,
+            loopback: false,
         }
     }
 }

@@ -113,8 +113,12 @@ impl Nat {
     /// New interface addresses, the preferred first. `true` if one that was there is gone or no longer preferred, so that
     /// nothing learned before holds.
     pub(crate) fn set_local(&mut self, addresses: &[SocketAddr], env: &mut Env<'_>) -> bool {
-        let mut local: Vec<SocketAddr> =
-            addresses.iter().copied().filter(|&address| is_usable(address)).take(MAX_LOCAL).collect();
+        let mut local: Vec<SocketAddr> = addresses
+            .iter()
+            .copied()
+            .filter(|&address| is_usable(address, env.policy))
+            .take(MAX_LOCAL)
+            .collect();
         let preferred = [true, false].map(|v4| local.iter().copied().find(|address| address.is_ipv4() == v4));
         local.sort_unstable();
         local.dedup();
@@ -262,7 +266,7 @@ impl Nat {
         }
         self.pending.remove(&message.id.0);
         let (Some(mapped), Some(server)) = (message.mapped(), self.servers.get_mut(&address)) else { return };
-        if !is_usable(mapped) {
+        if !is_usable(mapped, env.policy) {
             return;
         }
         let rtt = env.now.saturating_duration_since(sent);

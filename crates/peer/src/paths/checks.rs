@@ -105,7 +105,7 @@ impl Paths {
 
     /// A check back to where one came from (RFC 8445 §7.3.1.4), within the candidate's budget.
     pub(super) fn trigger(&mut self, from: SocketAddr, cx: &mut Context<'_>) {
-        if !is_usable(from) {
+        if !is_usable(from, cx.policy) {
             return;
         }
         let (idle, now) = (self.round.is_none(), cx.now);

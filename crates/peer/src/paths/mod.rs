@@ -328,7 +328,7 @@ impl Paths {
         }
         let mut new = false;
         for &address in addresses.iter().take(MAX_CANDIDATES) {
-            if is_usable(address) && cx.reach.reaches(address) && !cx.own.contains(&address) {
+            if is_usable(address, cx.policy) && cx.reach.reaches(address) && !cx.own.contains(&address) {
                 new |= !self.candidates.contains_key(&address);
                 if let Some(candidate) = self.candidate(address) {
                     *flag(&mut candidate.origin) = true;
