@@ -43,7 +43,7 @@ impl Users for Pipe {
 /// The smallest IPv4 packet with that payload (RFC 791 §3.1); nobody on the way looks at its checksum.
 fn packet(from: IpAddr, to: IpAddr, payload: &[u8]) -> Bytes {
     let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else { panic!("IPv4 here") };
-    let len = u16::try_from(20 + payload.len()).unwrap();
+    let len = u16::try_from(20 + payload.len()).expect("short");
     let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0];
     packet[2..4].copy_from_slice(&len.to_be_bytes());
     packet.extend(from.octets().into_iter().chain(to.octets()).chain(payload.iter().copied()));
@@ -90,14 +90,14 @@ struct Member {
 
 impl Member {
     async fn address(&mut self) -> IpAddr {
-        self.address.wait_for(Option::is_some).await.unwrap().unwrap()
+        self.address.wait_for(Option::is_some).await.expect("it runs").expect("some")
     }
 
     async fn send(&self, packet: Bytes) {
         self.handle
             .call(|program, now| program.with(now, |_, pipe| pipe.out.push_back(UserOutput::Packet(packet))))
             .await
-            .unwrap();
+            .expect("it runs");
     }
 }
 
@@ -109,7 +109,7 @@ fn member(
     stop: &watch::Receiver<bool>,
 ) -> Member {
     let mut net = net();
-    let port = net.bind_udp(None, any()).unwrap().port();
+    let port = net.bind_udp(None, any()).expect("loopback").port();
     let now = Instant::now();
     let config = peer::Config {
         name: name.into(),
