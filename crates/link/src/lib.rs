@@ -72,6 +72,7 @@
 //! It does no framing: `bytes` is whatever the caller counts. Queues share nothing: no airtime is shared by the two
 //! directions of a radio link, and no other users compete for it.
 
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use rand_pcg::Pcg64Mcg;
@@ -209,26 +210,29 @@ impl std::fmt::Display for DropReason {
     }
 }
 
-/// What each packet on a plain link needs of the configuration: a sixth of it, so that a thousand links stay in the cache.
+/// What each packet on a plain link needs of the configuration: a tenth of it, so that a thousand links stay in the cache.
 #[derive(Debug, Clone, Copy)]
 struct Plain {
-    rate_bps: Option<u64>,
-    queue_bytes: Option<u64>,
+    rate_bps: Option<NonZeroU64>,
+    /// `u64::MAX` = no limit.
+    queue_bytes: u64,
     delay_ns: u64,
-    /// Half the width of the uniform jitter.
-    half_ns: Option<u64>,
+    /// Half the width of the uniform jitter; one of no width is none.
+    half_ns: Option<NonZeroU64>,
     loss: Share,
     may_reorder: bool,
+    /// A rate of zero lets nothing pass.
+    stopped: bool,
 }
 
 impl Plain {
     fn of(config: &LinkConfig) -> Plain {
         Plain {
-            rate_bps: config.rate_bps,
-            queue_bytes: config.queue_bytes,
+            rate_bps: config.rate_bps.and_then(NonZeroU64::new),
+            queue_bytes: config.queue_bytes.unwrap_or(u64::MAX),
             delay_ns: to_ns(config.delay),
             half_ns: match config.jitter {
-                Jitter::Uniform { plus_minus } => Some(half_width(plus_minus)),
+                Jitter::Uniform { plus_minus } => NonZeroU64::new(half_width(plus_minus)),
                 _ => None,
             },
             loss: match config.loss {
@@ -236,6 +240,7 @@ impl Plain {
                 _ => Share::default(),
             },
             may_reorder: config.may_reorder,
+            stopped: config.rate_bps == Some(0),
         }
     }
 }
@@ -317,7 +322,7 @@ impl Link {
 
     /// Sends a packet. `now` must not run backwards; if it does, the packet waits for its predecessors all the same.
     pub fn send(&mut self, packet: impl Frame, now: Instant) -> Sent {
-        if !self.up || self.plain.rate_bps == Some(0) {
+        if !self.up || self.plain.stopped {
             return Sent::Drop(DropReason::Down);
         }
         let epoch = *self.epoch.get_or_insert(now);
@@ -327,14 +332,20 @@ impl Link {
         }
         let Plain { rate_bps, queue_bytes, delay_ns, half_ns, loss, .. } = self.plain;
         let bytes = packet.bytes() as u64;
-        let Some(slot) = self.waiting.pass(&mut self.wire, bytes, now_ns, rate_bps, queue_bytes) else {
+        let Some(slot) = self.waiting.pass(
+            &mut self.wire,
+            bytes,
+            now_ns,
+            rate_bps.map(NonZeroU64::get),
+            Some(queue_bytes),
+        ) else {
             return Sent::Drop(DropReason::QueueFull);
         };
         if loss.hits(&mut self.rng) {
             return Sent::Drop(DropReason::Loss);
         }
         let delay = match half_ns {
-            Some(half) => vary_evenly(delay_ns, half, &mut self.rng),
+            Some(half) => vary_evenly(delay_ns, half.get(), &mut self.rng),
             None => delay_ns,
         };
         self.arrive(epoch, slot.end.saturating_add(delay), slot.start - now_ns)

@@ -42,22 +42,26 @@ pub(crate) struct Session<T> {
 /// A refresh only writes `expires`; the heap is touched again when the old time comes, so each conversation costs one
 /// heap operation per timeout and not one per packet.
 #[derive(Debug)]
+#[repr(C)] // What every packet needs stands together.
 pub(crate) struct Sessions<T> {
+    /// No later than the first of `due`, so that nobody need look there before.
+    first_due: u64,
     slab: Slab<Session<T>>,
-    due: BinaryHeap<Reverse<(u64, u32, u32)>>,
-    generation: u32,
-    capacity: usize,
     udp_unreplied: u64,
     udp_replied: u64,
     udp_replied_after: u64,
     tcp_transitory: u64,
     tcp_established: u64,
     icmp: u64,
+    due: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    generation: u32,
+    capacity: usize,
 }
 
 impl<T> Sessions<T> {
     pub(crate) fn new(timeouts: &Timeouts, capacity: usize) -> Self {
         let mut sessions = Sessions {
+            first_due: u64::MAX,
             slab: Slab::new(),
             due: BinaryHeap::new(),
             generation: 0,
@@ -106,6 +110,7 @@ impl<T> Sessions<T> {
     pub(crate) fn clear(&mut self) {
         self.slab.clear();
         self.due.clear();
+        self.first_due = u64::MAX;
     }
 
     /// A new conversation, whose first packet is still to be [touched](Self::touch) in. The caller has asked
@@ -119,7 +124,7 @@ impl<T> Sessions<T> {
         session.armed = session.expires;
         let armed = session.armed;
         let slot = self.slab.insert(session) as u32;
-        self.due.push(Reverse((armed, slot, generation)));
+        self.push_due(armed, slot, generation);
         slot
     }
 
@@ -148,14 +153,20 @@ impl<T> Sessions<T> {
         session.expires = expires;
         if expires < session.armed {
             session.armed = expires;
-            self.due.push(Reverse((expires, slot, session.generation)));
+            let generation = session.generation;
+            self.push_due(expires, slot, generation);
         }
     }
 
     /// The next conversation that has ended by `now`, with the time it did.
     #[inline]
     pub(crate) fn pop_expired(&mut self, now: u64) -> Option<(T, u64)> {
+        if now < self.first_due { None } else { self.pop_due(now) }
+    }
+
+    fn pop_due(&mut self, now: u64) -> Option<(T, u64)> {
         while let Some(&Reverse((at, slot, generation))) = self.due.peek() {
+            self.first_due = at;
             if at > now {
                 return None;
             }
@@ -171,7 +182,13 @@ impl<T> Sessions<T> {
             session.armed = session.expires;
             self.due.push(Reverse((session.expires, slot, generation)));
         }
+        self.first_due = u64::MAX;
         None
+    }
+
+    fn push_due(&mut self, at: u64, slot: u32, generation: u32) {
+        self.first_due = self.first_due.min(at);
+        self.due.push(Reverse((at, slot, generation)));
     }
 
     /// Ends the conversation that would be the next to end, of several the one whose turn came first.

@@ -31,20 +31,23 @@ pub use explicit::{MapError, Mapped, Wanted};
 
 /// A network address and port translator. See the crate's front page.
 #[derive(Debug)]
+#[repr(C)] // What every packet needs stands together and first: a thousand NATs stay in the cache.
 pub struct Nat {
-    config: NatConfig,
+    epoch: Epoch,
     /// The mapping for each protocol.
     mapping: [Mapping; 3],
     /// The filtering for each protocol.
     filtering: [Filtering; 3],
+    /// Whether there has been anything in `explicit`, `leases` or `early`.
+    unusual: bool,
     external: Vec<IpAddr>,
-    rng: Pcg64Mcg,
-    epoch: Epoch,
-    bindings: Slab<Binding>,
     by_inside: Map<Key, u32>,
     /// The newest binding of an external endpoint.
     by_external: Map<Key, u32>,
+    bindings: Slab<Binding>,
     sessions: Sessions<Owner>,
+    config: NatConfig,
+    rng: Pcg64Mcg,
     /// Conversations by binding and remote endpoint.
     conversations: Map<(u32, u16, u128), u32>,
     /// How many conversations a binding has with an address. Kept for address-dependent filtering only.
@@ -72,6 +75,7 @@ impl Nat {
             mapping: Proto::ALL.map(|proto| config.mapping_of(proto)),
             filtering: Proto::ALL.map(|proto| config.filtering_of(proto)),
             epoch: Epoch::default(),
+            unusual: false,
             bindings: Slab::new(),
             by_inside: Map::default(),
             by_external: Map::default(),
@@ -124,10 +128,8 @@ impl Nat {
         while let Some((owner, at)) = self.sessions.pop_expired(now) {
             self.end_conversation(owner, at, Ended::Expired);
         }
-        if !self.leases.is_empty() {
+        if self.unusual {
             self.end_leases(now);
-        }
-        if !self.early.is_empty() {
             self.early.expire(now);
         }
     }
@@ -157,7 +159,7 @@ impl Nat {
         };
         self.sessions.touch(session, Direction::Out, flags, self.config.refresh_outbound, now);
         let external = self.bindings[slot as usize].external;
-        if !self.early.is_empty() && flags.is_some_and(|flags| flags.syn) {
+        if self.unusual && flags.is_some_and(|flags| flags.syn) {
             self.early.answered(external, remote);
         }
         packet.set_src(external);
@@ -167,7 +169,7 @@ impl Nat {
     /// The binding of packets from `inside` to `remote`.
     #[inline]
     fn binding_of(&mut self, proto: Proto, inside: SocketAddr, remote: SocketAddr) -> Option<u32> {
-        if !self.explicit.is_empty()
+        if self.unusual
             && let Some(slot) = self.explicit_for(proto, inside, remote)
         {
             return Some(slot);

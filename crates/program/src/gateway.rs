@@ -60,10 +60,10 @@ impl Program for GatewayProgram {
 
     fn poll_output(&mut self) -> Option<Output> {
         if let Some(request) = self.gateway.poll_request() {
-            return Some(Output::Map(request));
+            return Some(Output::Map(Box::new(request)));
         }
         if let Some(event) = self.gateway.poll_event() {
-            return Some(Output::Event(words(self.name.clone(), event)));
+            return Some(Output::Event(Box::new(words(self.name.clone(), event))));
         }
         Some(match self.gateway.poll_transmit()? {
             Transmit::Datagram { port, to, data } => Output::Datagram { port, to, data },

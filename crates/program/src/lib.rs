@@ -117,7 +117,7 @@ pub enum Input<'a> {
     Shutdown,
 }
 
-/// What a program asks of its host.
+/// What a program asks of its host. What is rare and large is boxed: each packet is moved as one of these.
 #[derive(Debug)]
 pub enum Output {
     /// Send a datagram.
@@ -156,9 +156,9 @@ pub enum Output {
         conn: ConnId,
     },
     /// Open or close a port of the NAT. Only a router has one; elsewhere nothing is opened.
-    Map(portmap::gateway::Request),
+    Map(Box<portmap::gateway::Request>),
     /// Something for the log.
-    Event(trace::Event),
+    Event(Box<trace::Event>),
 }
 
 /// A program on a host, sans-IO: mutate, then drain [`poll_output`](Program::poll_output), then ask for the

@@ -121,7 +121,7 @@ impl<U: Users> PeerProgram<U> {
                 quiet = false;
                 match output {
                     UserOutput::Packet(packet) => self.peer.handle(::peer::Input::Packet(&packet), now),
-                    UserOutput::Event(event) => self.out.push_back(Output::Event(event)),
+                    UserOutput::Event(event) => self.out.push_back(Output::Event(Box::new(event))),
                 }
             }
             if self.told != self.peer.map_version() {
@@ -185,7 +185,7 @@ impl<U: Users> PeerProgram<U> {
             }
             ::peer::Event::Warning { what } => Event::Warning { node: host, what },
         };
-        self.out.push_back(Output::Event(event));
+        self.out.push_back(Output::Event(Box::new(event)));
     }
 }
 

@@ -60,7 +60,7 @@ impl Program for ProxyProgram {
         while let Some(event) = self.server.poll_event() {
             if let ProxyEvent::Refused { client, status, target } = event {
                 let what = format!("proxy answered {client} with {status} for {target:?}");
-                return Some(Output::Event(Event::Warning { node: self.name.clone(), what }));
+                return Some(Output::Event(Box::new(Event::Warning { node: self.name.clone(), what })));
             }
         }
         None

@@ -189,7 +189,7 @@ impl Program for RelayProgram {
         }
         while let Some(event) = self.derp.poll_event() {
             if let Some(what) = relay_words(&event) {
-                return Some(Output::Event(Event::Warning { node: self.name.clone(), what }));
+                return Some(Output::Event(Box::new(Event::Warning { node: self.name.clone(), what })));
             }
         }
         None
@@ -289,7 +289,7 @@ impl Program for CoordinatorProgram {
         }
         while let Some(event) = self.server.poll_event() {
             if let Some(what) = coordinator_words(&event) {
-                return Some(Output::Event(Event::Warning { node: self.name.clone(), what }));
+                return Some(Output::Event(Box::new(Event::Warning { node: self.name.clone(), what })));
             }
         }
         None

@@ -220,9 +220,9 @@ impl Host {
     }
 
     /// A packet arrived on the interface. Says why, if no socket took it.
-    pub fn receive(&mut self, packet: Packet, clock: &Clock, out: &mut Effects) -> Result<(), Refusal> {
-        match packet.body {
-            Body::Udp(ref data) => {
+    pub fn receive(&mut self, packet: &Packet, clock: &Clock, out: &mut Effects) -> Result<(), Refusal> {
+        match &packet.body {
+            Body::Udp(data) => {
                 let slot = self.udp.get(&packet.dst.port()).map(|owner| &mut self.slots[*owner as usize]);
                 let Some((program, dirty)) = slot.and_then(|s| Some((s.program.as_mut()?, &mut s.dirty)))
                 else {
@@ -233,7 +233,7 @@ impl Host {
                 program
                     .handle(Input::Datagram { port: packet.dst.port(), from: packet.src, data }, clock.now());
             }
-            Body::Tcp(ref segment) => {
+            Body::Tcp(segment) => {
                 self.tcp.receive(
                     packet.src,
                     packet.dst,
@@ -243,7 +243,7 @@ impl Host {
             }
             // Hosts outside the tunnel answer echo requests as every IP stack does (RFC 1122 §3.2.2.6).
             Body::Echo { reply: false, seq, data } => {
-                let body = Body::Echo { reply: true, seq, data };
+                let body = Body::Echo { reply: true, seq: *seq, data: data.clone() };
                 out.packets.push(Packet {
                     id: 0,
                     src: packet.dst,
@@ -256,20 +256,20 @@ impl Host {
             }
             Body::Echo { reply: true, .. } => return Err("no-socket"),
             Body::Fragment(_) => {
-                let whole = self.reassembly.get_or_insert_default().take(packet, clock.now_ns())?;
-                return self.receive(whole, clock, out);
+                let whole = self.reassembly.get_or_insert_default().take(packet.clone(), clock.now_ns())?;
+                return self.receive(&whole, clock, out);
             }
-            Body::Error(error) => self.take_error(&error, clock, out)?,
+            Body::Error(error) => self.take_error(error, clock, out)?,
         }
         self.settle(clock, out);
         Ok(())
     }
 
     /// RFC 1122 §4.1.3.1: a datagram for a port without a socket is answered with port unreachable.
-    fn no_socket(&mut self, packet: Packet, clock: &Clock, out: &mut Effects) {
+    fn no_socket(&mut self, packet: &Packet, clock: &Clock, out: &mut Effects) {
         let kind = ErrorKind::PortUnreachable;
-        if may_answer(&packet) && self.limiter.allow(packet.src.ip(), kind, clock.now_ns()) {
-            out.packets.push(Packet::error(packet.dst.ip(), kind, packet));
+        if may_answer(packet) && self.limiter.allow(packet.src.ip(), kind, clock.now_ns()) {
+            out.packets.push(Packet::error(packet.dst.ip(), kind, packet.clone()));
         }
     }
 
@@ -413,8 +413,8 @@ impl Host {
                 Output::Close { conn } => {
                     self.tcp.close(index, conn, &mut Io { clock, inbox: &mut self.inbox, out });
                 }
-                Output::Map(request) => out.maps.push((index, request)),
-                Output::Event(event) => out.events.push(event),
+                Output::Map(request) => out.maps.push((index, *request)),
+                Output::Event(event) => out.events.push(*event),
             }
         }
         if let Some((deadline, _)) = program.poll_timeout() {
@@ -492,7 +492,7 @@ mod tests {
         let mut connection = Connection::connect(Config::default(), 1, clock.now());
         for _ in 0..2 {
             while let Some(segment) = connection.poll_transmit(clock.now()) {
-                host.receive(Packet::tcp(client, server, segment), &clock, &mut out).expect("it listens");
+                host.receive(&Packet::tcp(client, server, segment), &clock, &mut out).expect("it listens");
             }
             for packet in out.packets.drain(..) {
                 if let Body::Tcp(segment) = packet.body {

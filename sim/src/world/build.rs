@@ -712,7 +712,7 @@ fn site(
                 firewall: plan
                     .firewall
                     .clone()
-                    .map(|config| Firewall::new(config, seed.pcg(&format!("firewall {name}")))),
+                    .map(|config| Box::new(Firewall::new(config, seed.pcg(&format!("firewall {name}"))))),
                 ipv6: plan.ipv6.as_ref().map(|v6| {
                     let rng = |what: &str| seed.pcg(&format!("{what} {name}"));
                     Box::new(Ipv6::new(plan, v6, options.log, rng))

@@ -86,7 +86,7 @@ impl Router {
         {
             return firewall.as_mut();
         }
-        self.firewall.as_mut()
+        self.firewall.as_deref_mut()
     }
 
     /// Sends a packet through the translators that stand in its way. The IPv4 NAT of a router with both versions never sees

@@ -17,19 +17,20 @@ use std::time::Instant;
 use trace::{Event, Name, Payload};
 
 /// A node of the topology, running.
+#[repr(C)] // What every packet needs stands first.
 pub(super) struct Site {
-    pub(super) name: Name,
+    pub(super) body: Inner,
     pub(super) parent: Parent,
+    /// What is not as usual with a host.
+    pub(super) odd: Option<Box<Odd>>,
     pub(super) up: Link,
     pub(super) down: Link,
+    pub(super) name: Name,
     /// Names for the log: "takkie.up", "takkie.down".
     pub(super) up_name: Name,
     pub(super) down_name: Name,
     /// When the agenda calls the managed queues of both, up and down.
     pub(super) armed_ns: [Option<u64>; 2],
-    pub(super) body: Inner,
-    /// What is not as usual with a host.
-    pub(super) odd: Option<Box<Odd>>,
 }
 
 /// What a node hangs off.
@@ -73,7 +74,7 @@ pub(super) struct Outlet {
 /// A router, running.
 pub(super) struct Router {
     pub(super) nat: Option<Translator>,
-    pub(super) firewall: Option<Firewall>,
+    pub(super) firewall: Option<Box<Firewall>>,
     /// IPv6, if any of it passes.
     pub(super) ipv6: Option<Box<Ipv6>>,
     /// Who is where on the inside.
@@ -174,22 +175,21 @@ impl World {
         let site = &mut self.sites[node as usize];
         let Some(host) = site.body.host() else { return };
         let mut effects = std::mem::take(&mut self.effects);
+        let received = host.receive(&packet, clock, &mut effects);
+        // Without a log nobody listens: a refused packet has had its answer, if any, by now.
         if self.log.enabled() {
             let name = site.name.clone();
-            let stub = Stub::of(&packet);
-            match host.receive(*packet, clock, &mut effects) {
-                Ok(()) => {
-                    let Stub { id, src, dst, payload, .. } = stub;
-                    self.log
-                        .push(self.clock.now_ns(), Event::Delivered { node: name, id, src, dst, payload });
-                }
-                Err(HELD) => {}
-                Err(reason) => self.log.push(self.clock.now_ns(), stub.dropped(name, reason)),
+            let Stub { id, src, dst, payload, .. } = Stub::of(&packet);
+            let event = match received {
+                Ok(()) => Some(Event::Delivered { node: name, id, src, dst, payload }),
+                Err(HELD) => None,
+                Err(reason) => Some(Stub::of(&packet).dropped(name, reason)),
+            };
+            if let Some(event) = event {
+                self.log.push(self.clock.now_ns(), event);
             }
-        } else {
-            // Nobody listens: a refused packet has had its answer, if any, by now.
-            let _ = host.receive(*packet, clock, &mut effects);
         }
+        drop(packet);
         self.apply(node, effects);
     }
 
@@ -201,7 +201,8 @@ impl World {
         for (at_ns, key) in effects.timers.drain(..) {
             self.agenda.push(at_ns, Entry::Timer { node, key, at_ns });
         }
-        for mut packet in effects.packets.drain(..) {
+        for packet in effects.packets.drain(..) {
+            let mut packet = Box::new(packet);
             packet.id = self.packets;
             self.packets += 1;
             self.emit(node, packet);
@@ -214,7 +215,7 @@ impl World {
     }
 
     /// A host's packet goes onto its wire.
-    fn emit(&mut self, node: u32, packet: Packet) {
+    fn emit(&mut self, node: u32, packet: Box<Packet>) {
         let site = &self.sites[node as usize];
         if self.options.checks && self.plaintext.find(packet.payload()).is_some() {
             let detail = format!(
@@ -231,7 +232,7 @@ impl World {
             return self.dropped(&name, &packet, "direct-cut");
         }
         if let Inner::Router(_) = site.body {
-            return self.emit_from_router(node, Box::new(packet));
+            return self.emit_from_router(node, packet);
         }
         let node = match &site.odd {
             None => node,
@@ -246,19 +247,19 @@ impl World {
         self.put_on_wire(node, packet);
     }
 
-    fn put_on_wire(&mut self, node: u32, packet: Packet) {
+    fn put_on_wire(&mut self, node: u32, packet: Box<Packet>) {
         if let Some(captures) = &mut self.captures {
             let name = &self.sites[node as usize].name;
             note(&mut self.failure, captures.packet(name, self.clock.now_ns(), &packet));
         }
-        self.steps.push_back(Step::Leave(node, Box::new(packet)));
+        self.steps.push_back(Step::Leave(node, packet));
     }
 
     /// A host fragments what its own cable does not take whole, of both versions of IP.
-    fn leave_in_parts(&mut self, node: u32, packet: Packet) {
+    fn leave_in_parts(&mut self, node: u32, packet: Box<Packet>) {
         let mtu = self.sites[node as usize].up.config().mtu.map(|mtu| usize::from(mtu.bytes));
         match mtu.filter(|mtu| packet.wire_len() > *mtu).and_then(|mtu| packet.fragments(mtu)) {
-            Some(parts) => parts.into_iter().for_each(|part| self.put_on_wire(node, part)),
+            Some(parts) => parts.into_iter().for_each(|part| self.put_on_wire(node, Box::new(part))),
             None => self.put_on_wire(node, packet),
         }
     }
@@ -448,7 +449,7 @@ impl World {
             expiry = nat.poll_timeout().map(|(at, _)| at);
         }
         // Nobody is told of a firewall's conversations, so of its deadlines only those of its answers matter.
-        let answer = router.firewall.as_ref().and_then(Firewall::next_answer);
+        let answer = router.firewall.as_ref().and_then(|firewall| firewall.next_answer());
         if let Some(deadline) = expiry.into_iter().chain(answer).min() {
             let at_ns = self.clock.ns(deadline).max(now_ns);
             if router.armed_ns.is_none_or(|armed| at_ns < armed) {

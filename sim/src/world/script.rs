@@ -146,15 +146,15 @@ impl World {
             Action::ChangeRules { router, change } => {
                 let rng = self.firewall_rng(&router);
                 self.with_router(&router, |router| {
-                    let firewall =
-                        router.firewall.get_or_insert_with(|| Firewall::new(FirewallConfig::OPEN, rng));
+                    let open = || Box::new(Firewall::new(FirewallConfig::OPEN, rng));
+                    let firewall = router.firewall.get_or_insert_with(open);
                     firewall.change_rules(&change);
                 });
             }
             Action::SetFirewall { router, firewall, .. } => {
                 let rng = self.firewall_rng(&router);
                 self.with_router(&router, |router| {
-                    router.firewall = firewall.map(|config| Firewall::new(config, rng));
+                    router.firewall = firewall.map(|config| Box::new(Firewall::new(config, rng)));
                 });
             }
         }

@@ -21,11 +21,6 @@ pub(super) struct Early {
 }
 
 impl Early {
-    #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        self.order.is_empty()
-    }
-
     /// A SYN from `remote` waits, if none of the same connection does.
     fn wait(&mut self, external: SocketAddr, remote: SocketAddr, until: u64) {
         let key = Key::pair(Proto::Tcp, external, remote);
@@ -82,6 +77,7 @@ impl Nat {
         let opens = packet.tcp_flags().is_some_and(|flags| flags.syn && !flags.ack && !flags.rst);
         if opens && !self.config.syn_hold.is_zero() && is_unsolicited(reason) {
             let until = now.saturating_add(to_ns(self.config.syn_hold));
+            self.unusual = true;
             self.early.wait(packet.dst(), packet.src(), until);
             return Verdict::Drop(reason);
         }

@@ -104,6 +104,7 @@ impl Nat {
                 }
             },
         };
+        self.unusual = true;
         self.explicit.insert(Key::of(proto, inside), slot);
         let before = std::mem::replace(&mut self.bindings[slot as usize].lease, lease);
         self.leases.remove(&(before, slot));
