@@ -483,7 +483,7 @@ impl<P: Program, N: Net + 'static> Driver<P, N> {
                     }
                 }
                 Output::Map(_) => tracing::error!("a program asked for a port of a NAT that is not here"),
-                Output::Event(event) => (self.on_event)(event, self.net.now()),
+                Output::Event(event) => (self.on_event)(*event, self.net.now()),
             }
         }
     }
