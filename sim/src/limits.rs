@@ -114,10 +114,10 @@ pub const LIMITS: &[Limit] = &[
         "Ports are next to each other more or less often than where others come in bursts.",
     ),
     limit(
-        "no-pinholes",
+        "pinholes-of-ipv6-alone",
         "NAT",
-        "port mapping gateways open no IPv6 pinholes and no PCP PEER mappings",
-        "A port behind an IPv6 firewall stays closed, whatever the router could open.",
+        "a peer with IPv4 asks for its IPv4 port alone, for a pinhole only by PCP, and a NAT of IPv4 makes no PCP PEER mappings",
+        "Behind an IPv6 firewall the port of a host with both versions stays closed, whatever the router could open.",
     ),
     limit(
         "nearest-gateway",

@@ -91,3 +91,18 @@ fn a_host_told_to_asks_though_its_router_has_no_gateway_and_lives_without() {
     assert!(asked(portmap::SERVER_PORT) && asked(portmap::upnp::SSDP.port()));
     assert!(run.records.iter().all(|record| !matches!(record.event, Event::Violation { .. })));
 }
+
+#[test]
+fn without_the_pinhole_nobody_comes_through_a_closed_ipv6_firewall() {
+    let mut scenario = shipped("gateway/ipv6-pinhole");
+    let run = play(&scenario, 1, Options::default());
+    assert!(run.verdict.passed(), "{:?}", run.verdict);
+    let opened = run.records.iter().any(|record| {
+        matches!(&record.event, Event::Gateway { what, inside, external, .. }
+            if &**what == "opened" && inside.is_ipv6() && *external == Some(*inside))
+    });
+    assert!(opened, "the hole is no translation");
+    scenario.routers["home-a"].gateway = None;
+    let run = play(&scenario, 1, Options::default());
+    assert!(run.verdict.expectations.iter().all(|expectation| !expectation.passed), "{:?}", run.verdict);
+}

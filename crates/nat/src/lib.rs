@@ -76,8 +76,8 @@ pub use config::{
     PortRange, Timeouts, UnknownWord, Unsolicited, WhenFull,
 };
 pub use firewall::{
-    Firewall, FirewallConfig, Inbound, InboundRefusal, Police, PoliceRate, PoliceUnit, Portal, Refusal, Rule,
-    RuleChange, UdpLimits, Who,
+    Firewall, FirewallConfig, Inbound, InboundRefusal, Pinhole, Police, PoliceRate, PoliceUnit, Portal,
+    Refusal, Rule, RuleChange, UdpLimits, Who,
 };
 pub use linux::{Fault, Forgotten, ForwardPolicy, HASH_SEED, InputPolicy, LinuxConfig, LinuxNat, LinuxRule};
 pub use packet::{

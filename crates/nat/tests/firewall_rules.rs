@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use common::{Pkt, echo, ep, error, secs, start, tcp, udp, walled};
 use nat::{
-    Answer, DropReason, Firewall, FirewallConfig, InboundRefusal, Middlebox as _, Packet, Police, PoliceRate,
-    PoliceUnit, PortRange, Portal, Proto, Refusal, Rule, RuleChange, Side, TcpFlags, UdpLimits, Verdict, Who,
+    Answer, DropReason, Firewall, FirewallConfig, InboundRefusal, Middlebox as _, Packet, Pinhole, Police,
+    PoliceRate, PoliceUnit, PortRange, Portal, Proto, Refusal, Rule, RuleChange, Side, TcpFlags, UdpLimits,
+    Verdict, Who,
 };
 use proptest::prelude::*;
 
@@ -133,6 +134,39 @@ fn a_rule_is_in_a_list_once_and_nothing_is_added_to_everything() {
     assert_eq!(wall.config().block, vec![UDP]);
     wall.change_rules(&RuleChange { remove: true, ..change });
     assert_eq!(wall.config(), &FirewallConfig::STATEFUL);
+}
+
+// ---- pinholes -----------------------------------------------------------------------------------------
+
+#[test]
+fn a_pinhole_lets_in_whom_it_is_for_and_their_conversations_outlive_it() {
+    let now = start();
+    let other = "203.0.113.2:443";
+    for (remote, passes) in [(None, [true, true]), (Some(ep(SERVER)), [true, false])] {
+        let pinhole = Pinhole { proto: Proto::Udp, inside: ep(HOST), remote };
+        // Nothing may be begun from inside; the answers to what came in may go out.
+        let mut wall = with(|config| config.outbound = Some(vec![].into()));
+        wall.open_pinhole(pinhole);
+        let seen = [SERVER, other].map(|from| ask(&mut wall, IN, &udp(from, HOST), now) == PASSES[1]);
+        assert_eq!(seen, passes);
+        for refused in [udp(SERVER, "198.51.100.9:4001"), tcp(SERVER, HOST, "S")] {
+            assert_eq!(ask(&mut wall, IN, &refused, now), Verdict::Drop(DropReason::Unsolicited));
+        }
+        wall.close_pinhole(pinhole);
+        assert_eq!(ask(&mut wall, OUT, &udp(HOST, SERVER), now), PASSES[0]);
+        let late = udp("203.0.113.3:1", HOST);
+        assert_eq!(ask(&mut wall, IN, &late, now), Verdict::Drop(DropReason::Unsolicited));
+    }
+}
+
+#[test]
+fn a_box_that_forgets_has_no_pinhole() {
+    let mut wall = with(|_| {});
+    wall.open_pinhole(Pinhole { proto: Proto::Udp, inside: ep(HOST), remote: None });
+    assert_eq!(wall.pinholes().count(), 1);
+    wall.clear();
+    assert_eq!(wall.pinholes().count(), 0);
+    assert_eq!(ask(&mut wall, IN, &udp(SERVER, HOST), start()), Verdict::Drop(DropReason::Unsolicited));
 }
 
 // ---- rules and answers ----------------------------------------------------------------------------

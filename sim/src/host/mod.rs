@@ -60,6 +60,8 @@ pub struct Host {
     addresses: Vec<IpAddr>,
     /// The network that the first address is for, where there are others for elsewhere.
     lan: Option<(IpAddr, u8)>,
+    /// A network with an address of its own among the others.
+    lan6: Option<((IpAddr, u8), IpAddr)>,
     /// The resolver of its network, where that matters.
     resolver: Option<SocketAddr>,
     slots: Vec<Slot>,
@@ -104,6 +106,7 @@ impl Host {
             name,
             addresses,
             lan: None,
+            lan6: None,
             resolver: None,
             slots: Vec::new(),
             udp: BTreeMap::new(),
@@ -124,6 +127,11 @@ impl Host {
     /// Makes the first address the one for a network, of the address's family, and the others for everything else.
     pub fn set_lan(&mut self, lan: (IpAddr, u8)) {
         self.lan = Some(lan);
+    }
+
+    /// Makes an address the one for a network beside that of [`Host::set_lan`].
+    pub fn set_lan6(&mut self, lan: (IpAddr, u8), address: IpAddr) {
+        self.lan6 = Some((lan, address));
     }
 
     /// From now on its datagrams may be fragmented on the way, as those of a socket with `IP_PMTUDISC_DONT` (Linux).
@@ -377,7 +385,8 @@ impl Host {
         let Some(program) = &mut slot.program else { return };
         while let Some(output) = program.poll_output() {
             match output {
-                Output::Datagram { port, to, data } => match source(&self.addresses, self.lan, to) {
+                Output::Datagram { port, to, data } => match source(&self.addresses, self.lan, self.lan6, to)
+                {
                     Some(ip) => {
                         let packet = Packet::udp(SocketAddr::new(ip, port), to, data);
                         out.packets.push(Packet { dont_fragment: self.dont_fragment, ..packet });
@@ -389,7 +398,7 @@ impl Host {
                         what: format!("no address of the family of {to} to send from"),
                     }),
                 },
-                Output::Connect { conn, to } => match source(&self.addresses, self.lan, to) {
+                Output::Connect { conn, to } => match source(&self.addresses, self.lan, self.lan6, to) {
                     Some(ip) => {
                         self.tcp.connect(index, conn, ip, to, &mut Io { clock, inbox: &mut self.inbox, out });
                     }
@@ -428,15 +437,21 @@ impl Host {
     }
 }
 
-/// The address to reach `to` from, by the network that the first one is for.
-fn source(addresses: &[IpAddr], lan: Option<(IpAddr, u8)>, to: SocketAddr) -> Option<IpAddr> {
+/// The address to reach `to` from: `lan6` is a network with an address of its own, `lan` the one that the first address is for.
+fn source(
+    addresses: &[IpAddr],
+    lan: Option<(IpAddr, u8)>,
+    lan6: Option<((IpAddr, u8), IpAddr)>,
+    to: SocketAddr,
+) -> Option<IpAddr> {
     let mut own = addresses.iter().copied().filter(|ip| ip.is_ipv4() == to.is_ipv4());
-    match lan {
-        None => own.next(),
-        Some(lan) if prefix::contains(lan, to.ip()) || to.ip().is_multicast() => own.next(),
+    match (lan, lan6) {
+        (_, Some((lan, address))) if prefix::contains(lan, to.ip()) => Some(address),
+        (None, _) => own.next(),
+        (Some(lan), _) if prefix::contains(lan, to.ip()) || to.ip().is_multicast() => own.next(),
         // An IPv6 network has addresses that mean the same everywhere.
-        Some((IpAddr::V6(_), _)) => own.next(),
-        Some(lan) => own.clone().find(|ip| !prefix::contains(lan, *ip)).or_else(|| own.next()),
+        (Some((IpAddr::V6(_), _)), _) => own.next(),
+        (Some(lan), _) => own.clone().find(|ip| !prefix::contains(lan, *ip)).or_else(|| own.next()),
     }
 }
 

@@ -551,11 +551,16 @@ impl World {
     }
 }
 
-/// Where a node sends what is not for its own network.
+/// Where a node sends what is not for its own network: with IPv4 what it sends by that.
 fn default_gateway(topology: &Topology, node: NodeIdx) -> Option<IpAddr> {
     match topology.node(node).parent {
         crate::topology::Parent::Internet => None,
-        crate::topology::Parent::Router(router) => Some(topology.node(router).router.as_ref()?.gateway),
+        crate::topology::Parent::Router(router) => {
+            let plan = topology.node(router).router.as_ref()?;
+            let v6 =
+                plan.ipv6.as_ref().map(|v6| v6.gateway).filter(|_| topology.node(node).address.is_ipv6());
+            Some(v6.unwrap_or(plan.gateway))
+        }
     }
 }
 

@@ -77,12 +77,12 @@ impl Router {
         }
     }
 
-    /// The filter that a packet has to pass.
+    /// The filter that packets of IPv6, or of IPv4, have to pass.
     #[inline]
-    pub(super) fn filter(&mut self, packet: &Packet) -> Option<&mut Firewall> {
+    pub(super) fn filter(&mut self, is_v6: bool) -> Option<&mut Firewall> {
         if let Some(v6) = &mut self.ipv6
             && let Some(firewall) = &mut v6.firewall
-            && packet.src.is_ipv6()
+            && is_v6
         {
             return firewall.as_mut();
         }

@@ -501,13 +501,13 @@ pub(super) fn through(
     now: Instant,
 ) -> Result<Side, (DropReason, Option<Answer>)> {
     if from == Side::Inside
-        && let Some(firewall) = router.filter(packet)
+        && let Some(firewall) = router.filter(packet.src.is_ipv6())
     {
         passes(firewall.packet(from, packet, now))?;
     }
     let to = passes(router.translate(from, packet, now))?;
     if to == Side::Inside
-        && let Some(firewall) = router.filter(packet)
+        && let Some(firewall) = router.filter(packet.src.is_ipv6())
     {
         passes(firewall.packet(Side::Outside, packet, now))?;
     }

@@ -1,14 +1,19 @@
 //! A router is a host too: programs run on it, such as a port mapping gateway or a resolver.
 
 use super::World;
+use super::ipv6::Translator;
 use super::net::{Inner, Step};
 use crate::host::Host;
 use crate::packet::Packet;
 use indexmap::IndexSet;
-use portmap::gateway::{MapError, Request};
+use nat::Pinhole;
+use portmap::gateway::{MapError, Request, RequestId};
 use rustc_hash::FxBuildHasher;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use trace::Proto;
+
+/// What came of a request that is answered.
+type Answer = Option<(RequestId, Result<SocketAddr, MapError>)>;
 
 /// A router as a host: its sockets are open to its inside; from outside only answers get in.
 pub(super) struct Own {
@@ -56,6 +61,9 @@ impl World {
             let rng = self.seed.chacha(&format!("host {}", site.name));
             let mut host = Host::new(site.name.clone(), addresses, rng, self.options.timers);
             host.set_lan(router.lan);
+            if let Some(v6) = router.ipv6.as_ref().filter(|v6| v6.gateway != router.gateway) {
+                host.set_lan6(v6.lan, v6.gateway);
+            }
             router.own = Some(Box::new(Own::new(host)));
         }
         site.body.host()
@@ -65,6 +73,10 @@ impl World {
     pub(super) fn map(&mut self, node: u32, requests: Vec<(u32, Request)>) {
         for (slot, request) in requests {
             let now = self.clock.now();
+            if let Some(answer) = self.pinhole(node, request) {
+                self.tell(node, slot, answer);
+                continue;
+            }
             let nat = match &mut self.sites[node as usize].body {
                 Inner::Router(router) => router.nat.as_mut(),
                 Inner::Host(_) | Inner::Outlet(_) => None,
@@ -90,12 +102,43 @@ impl World {
                 }
             };
             self.middlebox_events(node);
-            if let (Some((id, result)), Some(host)) = (answer, self.sites[node as usize].body.host()) {
-                let mut effects = std::mem::take(&mut self.effects);
-                host.mapped(slot, id, result, &self.clock, &mut effects);
-                self.apply(node, effects);
+            self.tell(node, slot, answer);
+        }
+    }
+
+    /// Tells a program of a router's own what came of what it wanted.
+    fn tell(&mut self, node: u32, slot: u32, answer: Answer) {
+        if let (Some((id, result)), Some(host)) = (answer, self.sites[node as usize].body.host()) {
+            let mut effects = std::mem::take(&mut self.effects);
+            host.mapped(slot, id, result, &self.clock, &mut effects);
+            self.apply(node, effects);
+        }
+    }
+
+    /// Opens or closes the firewall for an IPv6 endpoint inside, which has no NAT; `None` if the request is about another.
+    fn pinhole(&mut self, node: u32, request: Request) -> Option<Answer> {
+        let (id, proto, inside, remote) = match request {
+            Request::Map { id, proto, inside, .. } => (Some(id), proto, inside, None),
+            Request::Peer { id, proto, inside, remote, .. } => (Some(id), proto, inside, Some(remote)),
+            Request::Unmap { proto, inside, remote, .. } => (None, proto, inside, remote),
+        };
+        let IpAddr::V6(ip) = inside.ip() else { return None };
+        let Inner::Router(router) = &mut self.sites[node as usize].body else { return None };
+        let outside = router.ipv6.as_ref().and_then(|v6| match &v6.translator {
+            None => Some(ip),
+            Some(Translator::Npt(swap)) => swap.config().to_outside(ip),
+            Some(Translator::Nat64(_) | Translator::Clat(_)) => None,
+        });
+        let pinhole = Pinhole { proto: transport(proto), inside, remote };
+        if let (Some(_), Some(firewall)) = (outside, router.filter(true)) {
+            if id.is_some() {
+                firewall.open_pinhole(pinhole);
+            } else {
+                firewall.close_pinhole(pinhole);
             }
         }
+        let external = outside.map(|ip| SocketAddr::new(ip.into(), inside.port()));
+        Some(id.map(|id| (id, external.ok_or(MapError::Unsupported))))
     }
 
     /// A packet of a router's own goes to whichever side its destination is on; one for a group to everybody inside.

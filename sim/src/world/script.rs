@@ -101,7 +101,13 @@ impl World {
                 self.with_router(&router, |router| {
                     // Mapped ports are rules and no conversations: they stay, as miniupnpd's do when conntrack is flushed.
                     let mapped: Vec<_> = router.nat.iter().flat_map(|nat| nat.mapped()).collect();
+                    let pinholes: Vec<_> = router.filter(true).iter().flat_map(|f| f.pinholes()).collect();
                     forget(router);
+                    for pinhole in pinholes {
+                        if let Some(firewall) = router.filter(true) {
+                            firewall.open_pinhole(pinhole);
+                        }
+                    }
                     for nat::Mapped { proto, inside, external, until } in mapped {
                         if let Some(nat) = &mut router.nat {
                             // Nobody has the port: the table is empty.

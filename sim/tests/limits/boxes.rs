@@ -14,13 +14,14 @@ use punchbag::scenario::Scenario;
 use punchbag::topology::Topology;
 use punchbag::world::{Options, Seed, World};
 use std::borrow::Cow;
+use std::net::IpAddr;
 use tcp::{Flags, Segment};
 use trace::Event;
 
 limits!(
     block_used_up,
     even_other_traffic,
-    no_pinholes,
+    pinholes_of_ipv6_alone,
     nearest_gateway,
     clat_for_a_network,
     one_quota,
@@ -90,13 +91,16 @@ fn even_other_traffic() {
 }
 
 /// A PCP request for a port (RFC 6887 §7.1): MAP (§11.1), or PEER (§12.1) where a remote end is given.
-fn pcp(client: [u8; 4], remote: Option<[u8; 4]>) -> Bytes {
-    let mapped = |ip: [u8; 4]| [[0; 10].as_slice(), &[0xff, 0xff], &ip].concat();
+fn pcp(client: &str, remote: Option<&str>) -> Bytes {
+    let mapped = |ip: &str| match ip.parse().expect("an address") {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    };
     let mut bytes = vec![2, if remote.is_some() { 2 } else { 1 }, 0, 0, 0, 0, 14, 16];
     bytes.extend(mapped(client));
     bytes.extend([7; 12]);
     bytes.extend([17, 0, 0, 0, 0x0f, 0xa0, 0, 0]);
-    bytes.extend(mapped([0; 4]));
+    bytes.extend(mapped(if client.contains(':') { "::" } else { "0.0.0.0" }));
     if let Some(remote) = remote {
         bytes.extend([1, 0xbb, 0, 0]);
         bytes.extend(mapped(remote));
@@ -116,7 +120,7 @@ fn gateways(scenario: &Scenario) -> Vec<(String, String, bool)> {
     what.collect()
 }
 
-fn no_pinholes() {
+fn pinholes_of_ipv6_alone() {
     let homes = "router.home = { region = \"eu-west\", ipv6 = \"routed\", firewall6 = \"stateful\", gateway = \"all\" }\n\
                  host.takkie = { behind = \"home\", address = \"192.168.1.2\" }\nhost.flappie = { region = \"us-east\" }\n";
     let scenario = scenario(&format!("title = \"A home with both\"\nuntil = \"10s\"\n{homes}"));
@@ -124,27 +128,43 @@ fn no_pinholes() {
     assert!(asked.iter().any(|(_, what, v6)| what == "opened" && !v6), "{asked:?}");
     assert!(asked.iter().all(|(_, _, v6)| !v6), "{asked:?}");
 
-    // The gateway speaks PEER; the router has nothing to do it with.
-    let topology = Topology::new(&scenario).expect("a sound network");
-    let mut world = World::new(&scenario, &topology, Seed(1), Options::default()).expect("a world");
-    let answers = super::Seen::default();
-    let note = std::rc::Rc::clone(&answers);
-    let client = [192, 168, 1, 2];
-    let ask = [pcp(client, None), pcp(client, Some([203, 0, 113, 1]))];
-    let mut ask: Vec<_> = ask
+    // The gateway speaks PEER; what the router can do with it is a hole in the firewall.
+    let own = scenario_address(&scenario, "takkie");
+    let ask = [
+        ("192.168.1.1:5351".to_owned(), pcp("192.168.1.2", None)),
+        ("192.168.1.1:5351".to_owned(), pcp("192.168.1.2", Some("203.0.113.1"))),
+        (format!("[{}]:5351", own.1), pcp(&own.0, Some("2001:db8::1"))),
+    ];
+    let answers: Vec<_> = ask
         .into_iter()
-        .map(|data| punchbag::host::Output::Datagram { port: super::PORT, to: ep("192.168.1.1:5351"), data })
+        .map(|(gateway, data)| {
+            let topology = Topology::new(&scenario).expect("a sound network");
+            let mut world = World::new(&scenario, &topology, Seed(1), Options::default()).expect("a world");
+            let answers = super::Seen::default();
+            let note = std::rc::Rc::clone(&answers);
+            let ask = punchbag::host::Output::Datagram { port: super::PORT, to: ep(&gateway), data };
+            let mut ask = Some(ask);
+            super::run_on(&mut world, "takkie", move |input, at| {
+                if let punchbag::host::Input::Datagram { data, .. } = input {
+                    note.borrow_mut().push((at, (data[1], data[3] == 0)));
+                }
+                ask.take().into_iter().collect()
+            });
+            world.run_until(SEC);
+            answers.take().into_iter().map(|(_, answer)| answer).collect::<Vec<_>>()
+        })
         .collect();
-    super::run_on(&mut world, "takkie", move |input, at| {
-        if let punchbag::host::Input::Datagram { data, .. } = input {
-            note.borrow_mut().push((at, (data[1], data[3] == 0)));
-        }
-        std::mem::take(&mut ask)
-    });
-    world.run_until(SEC);
     // The opcode with the bit of an answer (RFC 6887 §7.2), and whether it says success.
-    let answers: Vec<(u8, bool)> = answers.take().into_iter().map(|(_, answer)| answer).collect();
-    assert_eq!(answers, [(0x81, true), (0x82, false)]);
+    assert_eq!(answers, [[(0x81, true)], [(0x82, false)], [(0x82, true)]]);
+}
+
+/// The IPv6 address of a host, and that of the router above it.
+fn scenario_address(scenario: &Scenario, host: &str) -> (String, String) {
+    let topology = Topology::new(scenario).expect("a sound network");
+    let node = topology.node(topology.find(host).expect("a host"));
+    let punchbag::topology::Parent::Router(router) = node.parent else { panic!("behind a router") };
+    let plan = topology.node(router).router.as_ref().and_then(|plan| plan.ipv6.as_ref());
+    (node.address6.expect("IPv6").to_string(), plan.expect("IPv6").gateway.to_string())
 }
 
 fn nearest_gateway() {

@@ -5,12 +5,14 @@ mod bucket;
 mod change;
 mod config;
 mod late;
+mod pinhole;
 mod rule;
 mod tls;
 
 pub use bucket::{Police, PoliceRate, PoliceUnit};
 pub use change::RuleChange;
 pub use config::{FirewallConfig, Inbound, InboundRefusal, Portal, Refusal, UdpLimits};
+pub use pinhole::Pinhole;
 pub use rule::{Rule, Who};
 
 use std::collections::VecDeque;
@@ -85,6 +87,7 @@ pub struct Firewall {
     by_endpoints: Map<Key, u32>,
     /// With a lax filter: how many conversations open it, by what the filter looks at.
     openers: Map<Key, u32>,
+    pinholes: Map<Key, Pinhole>,
     late: Late,
     events: Option<VecDeque<Event>>,
 }
@@ -104,6 +107,7 @@ impl Firewall {
             buckets: [Bucket::default(); 2],
             by_endpoints: Map::default(),
             openers: Map::default(),
+            pinholes: Map::default(),
             late: Late::default(),
             events: None,
         }
@@ -361,7 +365,9 @@ impl Firewall {
             Side::Inside if !self.allowed_out(proto, inside, remote) => {
                 return Err(self.refuse(DropReason::PortNotAllowed, side, proto));
             }
-            Side::Outside if !self.lets_in(proto, inside, remote) => {
+            Side::Outside
+                if !self.lets_in(proto, inside, remote) && !self.has_pinhole(proto, inside, remote) =>
+            {
                 if self.config.answer_inbound == InboundRefusal::Late
                     && flags.is_some_and(|flags| flags.syn && !flags.ack && !flags.rst)
                 {
@@ -442,6 +448,7 @@ impl Middlebox for Firewall {
         self.sessions.clear();
         self.by_endpoints.clear();
         self.openers.clear();
+        self.pinholes.clear();
         self.late.clear();
         self.buckets = [Bucket::default(); 2];
         if self.config.portal != Portal::Off {

@@ -31,14 +31,15 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// All protocols, the recommended lifetime.
+    /// All protocols, the recommended lifetime. A gateway of IPv6 is asked by PCP alone: NAT-PMP is about IPv4 (RFC 6886
+    /// §1.1), and the search for UPnP goes to a group of IPv4.
     pub fn new(local: SocketAddr, gateway: IpAddr) -> ClientConfig {
         ClientConfig {
             local,
             gateway,
             pcp: true,
-            nat_pmp: true,
-            upnp: true,
+            nat_pmp: gateway.is_ipv4(),
+            upnp: gateway.is_ipv4(),
             lifetime: Duration::from_secs(7200),
             text: "punchbag".into(),
         }
