@@ -37,7 +37,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "program",
-        &["stun", "derp", "coord", "portmap", "pref64", "proxy", "trace", "peer"],
+        &["tcp", "stun", "derp", "coord", "portmap", "pref64", "proxy", "trace", "peer"],
         "a program does not know whether a simulator or a machine carries what it sends",
     ),
     (

@@ -99,6 +99,10 @@ impl Directory {
         self.by_ip.get(&ip).copied()
     }
 
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.remotes.values().map(|remote| &*remote.name)
+    }
+
     pub(crate) fn tunnel_address(&self, name: &str) -> Option<IpAddr> {
         // A peer that lost its keys registers anew: the record of the one it was stays behind, offline.
         let named = || self.remotes.values().filter(|remote| &*remote.name == name);

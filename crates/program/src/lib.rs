@@ -24,10 +24,12 @@ mod gateway;
 mod peer;
 mod proxy;
 mod servers;
+pub mod userspace;
+pub mod wire;
 
 pub use self::error::ErrorKind;
 pub use self::gateway::GatewayProgram;
-pub use self::peer::{PEER_PORT, PeerProgram, UserOutput, Users};
+pub use self::peer::{FIRST_OF_USERS, PEER_PORT, PeerProgram, UserOutput, Users};
 pub use self::proxy::ProxyProgram;
 pub use self::servers::{
     COORDINATOR_PORTS, CoordinatorProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, StunProgram,

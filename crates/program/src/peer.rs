@@ -19,7 +19,12 @@ pub enum UserOutput {
     Packet(Bytes),
     /// Something for the log.
     Event(Event),
+    /// Something to be done outside the tunnel: on a connection of the users' own.
+    Outside(Output),
 }
+
+/// Number of the first connection that users of a tunnel open outside it: those below are their peer's.
+pub const FIRST_OF_USERS: ConnId = ConnId(1 << 31);
 
 /// Who uses a tunnel: programs in the simulator; a TUN device, or sockets of other programs, on a real machine. Sans-IO, like
 /// a [`Program`].
@@ -36,6 +41,15 @@ pub trait Users: 'static {
     /// The peer has learned something of the others: names and addresses may have changed.
     fn map_changed(&mut self, _peer: &Peer) {}
 
+    /// TCP ports outside the tunnel on which they listen when they start.
+    fn tcp_ports(&self) -> Vec<u16> {
+        Vec::new()
+    }
+
+    /// Something happened to one of their connections outside the tunnel: what they accepted on
+    /// [`tcp_ports`](Users::tcp_ports), or opened with a number from [`FIRST_OF_USERS`].
+    fn handle_outside(&mut self, _input: Input<'_>, _now: Instant) {}
+
     /// Time has come to, or past, the deadline. May be called early.
     fn handle_timeout(&mut self, _now: Instant) {}
 
@@ -46,6 +60,44 @@ pub trait Users: 'static {
 
     /// What they put out; called until there is no more.
     fn poll_output(&mut self) -> Option<UserOutput>;
+}
+
+impl Users for Box<dyn Users> {
+    fn handle_packet(&mut self, peer: &Arc<str>, data: &Bytes, via: Path, now: Instant) {
+        (**self).handle_packet(peer, data, via, now);
+    }
+
+    fn set_address(&mut self, address: IpAddr, now: Instant) {
+        (**self).set_address(address, now);
+    }
+
+    fn lose_address(&mut self) {
+        (**self).lose_address();
+    }
+
+    fn map_changed(&mut self, peer: &Peer) {
+        (**self).map_changed(peer);
+    }
+
+    fn tcp_ports(&self) -> Vec<u16> {
+        (**self).tcp_ports()
+    }
+
+    fn handle_outside(&mut self, input: Input<'_>, now: Instant) {
+        (**self).handle_outside(input, now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        (**self).handle_timeout(now);
+    }
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        (**self).poll_timeout()
+    }
+
+    fn poll_output(&mut self) -> Option<UserOutput> {
+        (**self).poll_output()
+    }
 }
 
 /// A peer and the users of its tunnel.
@@ -122,6 +174,7 @@ impl<U: Users> PeerProgram<U> {
                 match output {
                     UserOutput::Packet(packet) => self.peer.handle(::peer::Input::Packet(&packet), now),
                     UserOutput::Event(event) => self.out.push_back(Output::Event(Box::new(event))),
+                    UserOutput::Outside(output) => self.out.push_back(output),
                 }
             }
             if self.told != self.peer.map_version() {
@@ -214,9 +267,22 @@ impl<U: Users> Program for PeerProgram<U> {
         [self.port].into_iter().chain(announced).collect()
     }
 
+    fn tcp_ports(&self) -> Vec<u16> {
+        self.users.tcp_ports()
+    }
+
     fn handle(&mut self, input: Input<'_>, now: Instant) {
         let conn = |conn: ConnId| ::peer::ConnId(conn.0 as u32);
         match input {
+            Input::Accepted { conn, .. }
+            | Input::Connected { conn }
+            | Input::Stream { conn, .. }
+            | Input::Writable { conn, .. }
+            | Input::Closed { conn }
+                if conn >= FIRST_OF_USERS =>
+            {
+                self.users.handle_outside(input, now);
+            }
             Input::Addresses(ips) => {
                 let addresses: Vec<SocketAddr> =
                     ips.iter().map(|ip| SocketAddr::new(*ip, self.port)).collect();

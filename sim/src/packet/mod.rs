@@ -12,18 +12,16 @@ use bytes::Bytes;
 pub use etherparse::IpEcn;
 use etherparse::{
     IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Icmpv6Header, Icmpv6Type, IpFragOffset, IpNumber, Ipv4Header,
-    Ipv6FlowLabel, Ipv6FragmentHeader, Ipv6Header, NetSlice, SlicedPacket, TcpHeader, TcpHeaderSlice,
-    TcpOptionElement, TransportSlice, UdpHeader,
+    Ipv6FlowLabel, Ipv6FragmentHeader, Ipv6Header, NetSlice, SlicedPacket, TcpHeaderSlice, TransportSlice,
+    UdpHeader,
 };
+use program::wire::{tcp_header, tcp_segment};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use tcp::{Flags, Options, SackBlocks, Segment, Timestamps};
+use tcp::Segment;
 use trace::{Payload, Proto};
 
 /// Time to live of a new packet: the value recommended by IANA's "IP option numbers" registry and Linux's default.
 pub const DEFAULT_TTL: u8 = 64;
-
-/// Room for TCP options in bytes (RFC 9293 §3.1: a header of fifteen words, five of them fixed).
-const MAX_TCP_OPTIONS: usize = 40;
 
 /// One IP packet.
 #[derive(Debug, Clone, PartialEq)]
@@ -366,18 +364,6 @@ fn error(src: IpAddr, dst: IpAddr, (ttl, ecn): (u8, IpEcn), body: Body) -> Optio
     })
 }
 
-fn tcp_segment(tcp: &TcpHeaderSlice<'_>, payload: Bytes) -> Segment {
-    Segment {
-        seq: tcp.sequence_number(),
-        ack: tcp.acknowledgment_number(),
-        // The control bits stand in the 14th byte of the header (RFC 9293 §3.1).
-        flags: Flags::from_bits(tcp.slice()[13]),
-        window: tcp.window_size(),
-        options: read_options(tcp.options_iterator()),
-        payload,
-    }
-}
-
 fn v6(ip: IpAddr) -> Ipv6Addr {
     match ip {
         IpAddr::V4(ip) => Ipv4Addr::to_ipv6_mapped(&ip),
@@ -389,41 +375,4 @@ fn v6(ip: IpAddr) -> Ipv6Addr {
 fn echo_body(reply: bool, echo: IcmpEchoHeader, data: Bytes) -> (u16, u16, Body) {
     let (src, dst) = if reply { (0, echo.id) } else { (echo.id, 0) };
     (src, dst, Body::Echo { reply, seq: echo.seq, data })
-}
-
-fn tcp_header(src_port: u16, dst_port: u16, segment: &Segment) -> TcpHeader {
-    let mut tcp = TcpHeader::new(src_port, dst_port, segment.seq, segment.window);
-    tcp.acknowledgment_number = segment.ack;
-    tcp.syn = segment.flags.syn();
-    tcp.ack = segment.flags.ack();
-    tcp.fin = segment.flags.fin();
-    tcp.rst = segment.flags.rst();
-    tcp.psh = segment.flags.contains(Flags::PSH);
-    let mut raw = Vec::with_capacity(40);
-    segment.options.encode(&mut raw);
-    tcp.set_options_raw(&raw).expect("options fit into 40 bytes by construction");
-    tcp
-}
-
-fn read_options(elements: etherparse::TcpOptionsIterator<'_>) -> Options {
-    let mut options = Options::default();
-    for element in elements.map_while(Result::ok) {
-        match element {
-            TcpOptionElement::MaximumSegmentSize(mss) => options.mss = Some(mss),
-            TcpOptionElement::WindowScale(shift) => options.window_scale = Some(shift),
-            TcpOptionElement::SelectiveAcknowledgementPermitted => options.sack_permitted = true,
-            TcpOptionElement::SelectiveAcknowledgement(first, rest) => {
-                for block in std::iter::once(first).chain(rest.into_iter().flatten()) {
-                    options.sack.push(block.0, block.1);
-                }
-            }
-            TcpOptionElement::Timestamp(value, echo) => options.timestamps = Some(Timestamps { value, echo }),
-            TcpOptionElement::Noop => {}
-        }
-    }
-    // Blocks that stood there without padding need not fit in again with it.
-    if options.wire_len() > MAX_TCP_OPTIONS {
-        options.sack = SackBlocks::default();
-    }
-    options
 }

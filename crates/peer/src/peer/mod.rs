@@ -132,6 +132,11 @@ impl Peer {
         self.directory.of_tunnel(tunnel).and_then(|id| self.directory.get(id)).map(|remote| &*remote.name)
     }
 
+    /// The names of all other peers.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.directory.names()
+    }
+
     /// Changes with everything that the coordination server tells of other peers: [`Peer::tunnel_address`] may say something else.
     #[must_use]
     pub fn map_version(&self) -> u64 {
