@@ -18,6 +18,7 @@ struct Two {
 }
 
 impl Two {
+    #[expect(clippy::disallowed_methods, reason = "the start of a time of its own")]
     fn new() -> Two {
         let mut config = [
             UserspaceConfig { socks: Some(SOCKS), ..UserspaceConfig::default() },
