@@ -79,4 +79,5 @@ mod signalling;
 pub use config::{Config, Keys, Proxy};
 pub use io::{ConnId, Event, Input, ServerState, Transmit, Via};
 pub use peer::Peer;
+pub use peer::status::{PeerStatus, Status};
 pub use policy::{MAX_CANDIDATES, MAX_LOCAL, MAX_REFLEXIVE, PROBES_PER_CANDIDATE, Policy};

@@ -28,6 +28,11 @@ pub(crate) struct Live {
     /// It started anew, and so has forgotten the session that this side still has.
     pub(crate) renew: bool,
     pub(crate) deadline: Option<(Instant, &'static str)>,
+    /// Bytes of IP packets.
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
+    /// When the last handshake was done.
+    pub(crate) handshake: Option<Instant>,
 }
 
 /// Another peer.

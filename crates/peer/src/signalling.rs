@@ -45,6 +45,10 @@ impl Signalling {
         self.dial.conn() == Some(conn)
     }
 
+    pub(crate) fn is_up(&self) -> bool {
+        self.dial.is_up()
+    }
+
     pub(crate) fn update(&mut self, update: Update) {
         self.client.update(update);
     }

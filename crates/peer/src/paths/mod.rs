@@ -145,6 +145,11 @@ impl Paths {
         self.best.as_ref().map(|best| (best.address, self.tier(best.address)))
     }
 
+    /// The smoothed round trip of the selected address.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.best.as_ref().map(|best| best.rtt.smoothed)
+    }
+
     /// How an address of the peer is classed, selected or not.
     pub(crate) fn tier(&self, address: SocketAddr) -> Tier {
         self.candidates.get(&address).map_or(Tier::Direct, |candidate| candidate.tier(address))

@@ -27,7 +27,18 @@ impl Peer {
         let wg =
             self.device.add_peer(PeerConfig { public_key, preshared_key: None, persistent_keepalive: None });
         let paths = Paths::new(&self.policy);
-        let live = Live { wg, shared, paths, told: None, reverse: None, renew: false, deadline: None };
+        let live = Live {
+            wg,
+            shared,
+            paths,
+            told: None,
+            reverse: None,
+            renew: false,
+            deadline: None,
+            sent_bytes: 0,
+            received_bytes: 0,
+            handshake: None,
+        };
         self.directory.enliven(id, live);
         if !candidates.is_empty() {
             self.out.event(Event::Candidates { peer, candidates: candidates.clone(), via: "coordinator" });

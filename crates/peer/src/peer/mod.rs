@@ -68,6 +68,7 @@ macro_rules! env {
 }
 
 mod discovery;
+pub(crate) mod status;
 mod tunnel;
 use tunnel::addresses_of;
 
@@ -333,6 +334,9 @@ impl Peer {
         self.nat.keep_fresh(env!(self, now));
         if let Err(error) = self.device.send(wg, packet, now) {
             return self.out.warn(format!("packet to {destination}: {error}"));
+        }
+        if let Some((_, _, live)) = self.directory.live_mut(id) {
+            live.sent_bytes += packet.len() as u64;
         }
         // First on its way over what there is, then look for something better.
         self.flush_tunnel(now);

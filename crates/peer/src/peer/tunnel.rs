@@ -96,12 +96,17 @@ impl Peer {
                         Via::Relay(self.relays.name(region).cloned().unwrap_or_else(|| "relay".into()))
                     }
                 };
-                self.out.event(Event::Packet { peer: remote.name.clone(), data, via });
+                let (peer, id) = (remote.name.clone(), remote.info.id);
+                if let Some((_, _, live)) = self.directory.live_mut(id) {
+                    live.received_bytes += data.len() as u64;
+                }
+                self.out.event(Event::Packet { peer, data, via });
             }
             wireguard::Event::SessionUp { peer, initiator } => {
                 let id = self.directory.of_wg(peer);
                 if let Some((_, name, live)) = id.and_then(|id| self.directory.live_mut(id)) {
                     live.renew = false;
+                    live.handshake = Some(self.called);
                     let peer = name.clone();
                     self.out.event(Event::Session { peer, initiator });
                 }
