@@ -154,10 +154,11 @@ fn dead_path_kept(
         if absences.within(sender, gap.from_ns..deadline) > 0 {
             continue;
         }
-        // A peer that starts anew has no path, and says nothing of the one that it had.
-        let restarted = scenario.timeline.iter().any(|timed| {
+        // A peer that starts anew has no path, and says nothing of the one that it had; one that only slept has it still.
+        let restarts = scenario.timeline.iter().filter(|timed| {
             matches!(&timed.action, Action::RestartHost { host, .. } | Action::Crash { node: host, .. } if **host == **sender)
         });
+        let restarts: Vec<&str> = restarts.map(|timed| timed.words.as_str()).collect();
         // The paths on which the sender sent since the silence began.
         let mut path = None;
         let mut left = false;
@@ -169,7 +170,9 @@ fn dead_path_kept(
                 left |= record.t >= gap.from_ns;
                 path = *to;
             }
-            if restarted && matches!(&record.event, Event::Presence { host, .. } if host == sender) {
+            if let Event::Action { what } = &record.event
+                && restarts.iter().any(|words| what.starts_with(words))
+            {
                 path = None;
             }
         }

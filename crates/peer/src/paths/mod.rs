@@ -210,14 +210,8 @@ impl Paths {
             self.traffic = Some(cx.now);
         }
         let Some(from) = from else {
-            // A copy over the relay that is the first to arrive: the other side no longer trusts the path. Perhaps it hears
-            // nothing on it, and then this side, which does, is the one whose packets get lost.
-            if let Some(best) = &mut self.best
-                && data
-                && best.since.max(best.live.answered_at()) + cx.policy.round_gap <= cx.now
-            {
-                best.live.alarm(cx.now);
-                self.run_liveness(cx);
+            if data {
+                self.doubled(cx);
             }
             // It talks over the relay, so it wants a path, and its call may be late or lost.
             let due = self.round_at.is_none_or(|at| at + self.backoff <= cx.now);
@@ -238,6 +232,17 @@ impl Paths {
                     self.trigger(from, cx);
                 }
             }
+        }
+    }
+
+    /// A copy came over the relay, the first or the second to arrive: the other side no longer trusts the path. Perhaps it hears
+    /// nothing on it, and then this side, which does, is the one whose packets get lost.
+    pub(crate) fn doubled(&mut self, cx: &mut Context<'_>) {
+        if let Some(best) = &mut self.best
+            && best.since.max(best.live.answered_at()) + cx.policy.round_gap <= cx.now
+        {
+            best.live.alarm(cx.now);
+            self.run_liveness(cx);
         }
     }
 

@@ -403,6 +403,16 @@ fn when_the_other_side_is_back_on_the_relay_so_are_copies_of_what_is_sent() {
 }
 
 #[test]
+fn a_second_copy_over_the_relay_says_as_much_as_a_first_one() {
+    let mut bench = Bench::direct();
+    bench.at(1500, |paths, cx| paths.received(Some(address(FAR)), true, cx));
+    assert_eq!(bench.route(), Route::Direct(address(FAR)));
+    bench.at(1510, Paths::doubled);
+    assert_eq!(bench.route(), Route::Both(address(FAR)));
+    assert_eq!(bench.pings(FAR).last(), Some(&1510));
+}
+
+#[test]
 fn other_own_addresses_put_every_path_in_doubt() {
     let mut bench = Bench::direct();
     bench.at(1500, |paths, cx| paths.own_changed(true, cx));

@@ -29,8 +29,17 @@ impl Peer {
             Ok(None) => return,
             // Of a session that this side has given up or lost.
             Err(wireguard::Error::UnknownIndex) => return self.lost_session(arrival, now),
-            // The second copy of what went both ways, or of a session that one side has given up.
-            Err(wireguard::Error::Replay | wireguard::Error::Expired) => return,
+            // The second copy of what went both ways.
+            Err(wireguard::Error::Replay) => {
+                if let Arrival::Relay { src, .. } = arrival
+                    && let Some(id) = self.directory.of_node(&src)
+                {
+                    self.with_paths(id, now, |paths, cx| paths.doubled(cx));
+                }
+                return;
+            }
+            // Of a session that one side has given up.
+            Err(wireguard::Error::Expired) => return,
             Err(error) => {
                 let from = match arrival {
                     Arrival::Udp(from) => from.to_string(),
