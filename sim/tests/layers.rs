@@ -72,6 +72,24 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
         &["stun", "disco", "derp", "coord", "portmap", "wireguard", "nat", "link", "tcp", "trace", "peer"],
         "interop tests hold the parts against other people's, without the simulator in between",
     ),
+    (
+        "fuzz",
+        &[
+            "stun",
+            "disco",
+            "derp",
+            "coord",
+            "portmap",
+            "wireguard",
+            "pref64",
+            "proxy",
+            "tls",
+            "link",
+            "trace",
+            "punchbag",
+        ],
+        "every parser is tried there, so it knows every crate that has one, and no crate knows it",
+    ),
 ];
 
 fn root() -> PathBuf {
