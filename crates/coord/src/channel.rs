@@ -1,4 +1,4 @@
-//! Preamble, Noise handshake, records and the messages in them: what both ends of a stream share.
+//! Upgrade, Noise handshake, records and the messages in them: what both ends of a stream share.
 
 use std::collections::VecDeque;
 
@@ -12,9 +12,8 @@ use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState, TransportState};
 
 use crate::Error;
+use crate::http::{self, Asked, Door, INITIATION};
 
-/// What each side sends first: a name and the version.
-pub const PREAMBLE: [u8; 8] = *b"PBcoord\x01";
 /// The longest message a server accepts, in bytes: a registration or an update with all the endpoints it may have.
 pub const MAX_FROM_CLIENT: u32 = 64 * 1024;
 /// The longest message a client accepts, in bytes: the full map of some fifteen thousand nodes with all the endpoints they may
@@ -25,8 +24,7 @@ const PATTERN: &str = "Noise_IK_25519_ChaChaPoly_BLAKE2s";
 const TAG: usize = 16;
 /// Noise specification §3.
 const MAX_NOISE: usize = 65_535;
-/// `e, es, s, ss` and `e, ee, se` with empty payloads (Noise specification §7.5).
-const INITIATION: usize = 32 + 32 + TAG + TAG;
+/// `e, ee, se` with an empty payload (Noise specification §7.5).
 const RESPONSE: usize = 32 + TAG;
 /// A record is not cut below this for want of space; the rest of it then waits in sealed form.
 const MIN_CHUNK: usize = 1024;
@@ -34,9 +32,10 @@ const MIN_CHUNK: usize = 1024;
 /// One end of a stream.
 pub(crate) struct Channel {
     state: State,
-    initiator: bool,
     max_message: u32,
     input: BytesMut,
+    /// Bytes of the input in which no head ends.
+    scanned: usize,
     /// Verified plaintext that is no whole message yet.
     plain: BytesMut,
     /// Messages, or what is left of them, that are not sealed yet.
@@ -48,7 +47,11 @@ pub(crate) struct Channel {
 }
 
 enum State {
-    Preamble(Box<HandshakeState>),
+    /// The server's end, before the request.
+    Asked(Box<([u8; 32], ChaCha12Rng)>),
+    /// The client's end, before the response.
+    Answered(Box<HandshakeState>),
+    /// The client's end, before the handshake's second message.
     Handshake(Box<HandshakeState>),
     Open(Box<TransportState>),
     Broken,
@@ -56,44 +59,52 @@ enum State {
 
 /// What came in.
 pub(crate) enum Incoming {
-    /// The handshake is done; on the server with the client's machine key.
-    Opened { remote: [u8; 32] },
+    /// The handshake is done; on the server with the client's key.
+    Opened { remote: [u8; 32], door: Door },
+    /// A request that is not about a stream; the answer waits to be written.
+    Served,
     /// The JSON of one message.
     Message(Bytes),
 }
 
 impl Channel {
     /// The client's end.
-    pub(crate) fn initiator(private: &[u8; 32], server: &[u8; 32], rng: &mut ChaCha12Rng) -> Channel {
+    pub(crate) fn initiator(
+        private: &[u8; 32],
+        server: &[u8; 32],
+        host: &str,
+        door: Door,
+        rng: &mut ChaCha12Rng,
+    ) -> Channel {
         let mut first = [0; INITIATION];
-        let handshake = builder(rng).and_then(|builder| {
+        let prologue = door.prologue();
+        let handshake = builder(fork(rng), prologue.as_bytes()).and_then(|builder| {
             let builder = builder.local_private_key(private)?.remote_public_key(server)?;
             let mut handshake = builder.build_initiator()?;
             handshake.write_message(&[], &mut first)?;
             Ok(handshake)
         });
-        let mut channel = Channel::new(handshake, true, MAX_FROM_SERVER);
-        put_record(&first, &mut channel.output);
+        let state = handshake.map_or(State::Broken, |handshake| State::Answered(Box::new(handshake)));
+        let mut channel = Channel::new(state, MAX_FROM_SERVER);
+        channel.output.extend_from_slice(http::request(host, door, &first).as_bytes());
         channel
     }
 
     /// The server's end.
     pub(crate) fn responder(private: &[u8; 32], rng: &mut ChaCha12Rng) -> Channel {
-        let handshake =
-            builder(rng).and_then(|builder| builder.local_private_key(private)?.build_responder());
-        Channel::new(handshake, false, MAX_FROM_CLIENT)
+        Channel::new(State::Asked(Box::new((*private, fork(rng)))), MAX_FROM_CLIENT)
     }
 
-    fn new(handshake: Result<HandshakeState, snow::Error>, initiator: bool, max_message: u32) -> Channel {
+    fn new(state: State, max_message: u32) -> Channel {
         Channel {
-            state: handshake.map_or(State::Broken, |handshake| State::Preamble(Box::new(handshake))),
-            initiator,
+            state,
             max_message,
             input: BytesMut::new(),
+            scanned: 0,
             plain: BytesMut::new(),
             queue: VecDeque::new(),
             queued: 0,
-            output: BytesMut::from(&PREAMBLE[..]),
+            output: BytesMut::new(),
             records: 0,
         }
     }
@@ -153,40 +164,56 @@ impl Channel {
             }
             match std::mem::replace(&mut self.state, State::Broken) {
                 State::Broken => return Ok(None),
-                State::Preamble(handshake) => {
-                    let seen = self.input.len().min(PREAMBLE.len());
-                    let name = seen.min(PREAMBLE.len() - 1);
-                    if self.input[..name] != PREAMBLE[..name] {
+                State::Asked(ours) => {
+                    // Whoever speaks something else than HTTP need not be heard to the end.
+                    if self.input.first().is_some_and(|byte| !byte.is_ascii_uppercase()) {
                         return Err(Error::WrongProtocol);
                     }
-                    if seen < PREAMBLE.len() {
-                        self.state = State::Preamble(handshake);
+                    let head = match self.head() {
+                        Ok(Some(head)) => head,
+                        Ok(None) => {
+                            self.state = State::Asked(ours);
+                            return Ok(None);
+                        }
+                        Err(error) => {
+                            if let Asked::Answer { response, .. } = http::too_large() {
+                                self.output.extend_from_slice(&response);
+                            }
+                            return Err(error);
+                        }
+                    };
+                    match http::asked(&head) {
+                        Asked::Upgrade { door, initiation } => {
+                            return self.respond(&ours.0, ours.1, door, &initiation).map(Some);
+                        }
+                        Asked::Answer { status, response } => {
+                            self.output.extend_from_slice(&response);
+                            self.input.clear();
+                            return if status == 200 { Ok(Some(Incoming::Served)) } else { Err(Error::Answered(status)) };
+                        }
+                    }
+                }
+                State::Answered(handshake) => {
+                    const START: &[u8] = b"HTTP/1.";
+                    let seen = self.input.len().min(START.len());
+                    if self.input[..seen] != START[..seen] {
+                        return Err(Error::WrongProtocol);
+                    }
+                    let Some(head) = self.head()? else {
+                        self.state = State::Answered(handshake);
                         return Ok(None);
-                    }
-                    if self.input[..seen] != PREAMBLE {
-                        return Err(Error::Version(self.input[seen - 1]));
-                    }
-                    self.input.advance(seen);
+                    };
+                    http::switched(&head)?;
                     self.state = State::Handshake(handshake);
                 }
                 State::Handshake(mut handshake) => {
-                    let expected = if self.initiator { RESPONSE } else { INITIATION };
-                    let Some(record) = self.record(expected..=expected, Error::Handshake)? else {
+                    let Some(record) = self.record(RESPONSE..=RESPONSE, Error::Handshake)? else {
                         self.state = State::Handshake(handshake);
                         return Ok(None);
                     };
                     handshake.read_message(&record, &mut []).map_err(|_| Error::Handshake)?;
-                    if !self.initiator {
-                        let mut response = [0; RESPONSE];
-                        handshake.write_message(&[], &mut response).map_err(|_| Error::Handshake)?;
-                        put_record(&response, &mut self.output);
-                    }
-                    let remote = handshake.get_remote_static().and_then(|key| key.try_into().ok());
-                    let remote = remote.ok_or(Error::Handshake)?;
-                    let transport = handshake.into_transport_mode().map_err(|_| Error::Handshake)?;
-                    self.state = State::Open(Box::new(transport));
-                    self.records += 1;
-                    return Ok(Some(Incoming::Opened { remote }));
+                    // What a client knows of the door it has said itself.
+                    return self.open(*handshake, Door::Machine).map(Some);
                 }
                 State::Open(mut transport) => {
                     let Some(record) = self.record(TAG..=MAX_NOISE, Error::Record)? else {
@@ -201,6 +228,47 @@ impl Channel {
                 }
             }
         }
+    }
+
+    /// The head of the request or response, if it is there whole.
+    fn head(&mut self) -> Result<Option<BytesMut>, Error> {
+        let end = http::end_of_head(&self.input, self.scanned)?;
+        self.scanned = self.input.len();
+        Ok(end.map(|end| self.input.split_to(end)))
+    }
+
+    /// Answers a client's handshake.
+    fn respond(
+        &mut self,
+        private: &[u8; 32],
+        rng: ChaCha12Rng,
+        door: Door,
+        initiation: &[u8; INITIATION],
+    ) -> Result<Incoming, Error> {
+        let mut response = [0; RESPONSE];
+        let prologue = door.prologue();
+        let handshake = builder(rng, prologue.as_bytes()).and_then(|builder| {
+            let mut handshake = builder.local_private_key(private)?.build_responder()?;
+            handshake.read_message(initiation, &mut [])?;
+            handshake.write_message(&[], &mut response)?;
+            Ok(handshake)
+        });
+        let Ok(handshake) = handshake else {
+            self.output.extend_from_slice(&http::forbidden());
+            return Err(Error::Handshake);
+        };
+        self.output.extend_from_slice(http::switching_protocols().as_bytes());
+        put_record(&response, &mut self.output);
+        self.open(handshake, door)
+    }
+
+    fn open(&mut self, handshake: HandshakeState, door: Door) -> Result<Incoming, Error> {
+        let remote = handshake.get_remote_static().and_then(|key| key.try_into().ok());
+        let remote = remote.ok_or(Error::Handshake)?;
+        let transport = handshake.into_transport_mode().map_err(|_| Error::Handshake)?;
+        self.state = State::Open(Box::new(transport));
+        self.records += 1;
+        Ok(Incoming::Opened { remote, door })
     }
 
     /// A whole record, if it is there; an error as soon as its length is out of bounds.
@@ -269,13 +337,16 @@ fn put_record(noise: &[u8], output: &mut BytesMut) {
     output.extend_from_slice(noise);
 }
 
-fn builder<'key>(rng: &mut ChaCha12Rng) -> Result<Builder<'key>, snow::Error> {
-    let params: NoiseParams = PATTERN.parse()?;
-    // Each handshake draws from a stream of its own, so that what one consumes does not shift another.
+/// Each handshake draws from a stream of its own, so that what one consumes does not shift another.
+fn fork(rng: &mut ChaCha12Rng) -> ChaCha12Rng {
     let mut seed = [0; 32];
     rng.fill_bytes(&mut seed);
-    let resolver = Resolver(ChaCha12Rng::from_seed(seed));
-    Builder::with_resolver(params, Box::new(resolver)).prologue(&PREAMBLE)
+    ChaCha12Rng::from_seed(seed)
+}
+
+fn builder(rng: ChaCha12Rng, prologue: &[u8]) -> Result<Builder<'_>, snow::Error> {
+    let params: NoiseParams = PATTERN.parse()?;
+    Builder::with_resolver(params, Box::new(Resolver(rng))).prologue(prologue)
 }
 
 /// Ring's cipher, and randomness that was handed in.

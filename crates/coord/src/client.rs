@@ -2,15 +2,18 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
 use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
 
 use crate::channel::{Channel, Incoming};
-use crate::wire::{ToClient, ToServer, frame, parse};
-use crate::{DEAD_AFTER, Error, HANDSHAKE_WITHIN, KEEP_ALIVE, MAP_WITHIN, MapUpdate, Update};
+use crate::http::Door;
+use crate::wire::{ToClient, ToServer, frame, parse_to_client};
+use crate::{
+    DEAD_AFTER, Delta, Error, HANDSHAKE_WITHIN, KEEP_ALIVE, MAP_WITHIN, MapUpdate, MapVersion, NodeInfo, Update,
+};
 
 /// Who the client is and whom it trusts.
 #[derive(Clone)]
@@ -25,6 +28,10 @@ pub struct ClientConfig {
     pub node_key: [u8; 32],
     /// Its disco public key.
     pub disco_key: [u8; 32],
+    /// What the server's HTTP `Host` field says; the stream does not depend on it.
+    pub host: String,
+    /// The pre-authentication key, where not everybody may join. Once the machine is in, it is not looked at any more.
+    pub auth_key: Option<String>,
 }
 
 impl fmt::Debug for ClientConfig {
@@ -36,14 +43,18 @@ impl fmt::Debug for ClientConfig {
 /// What the server told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The server knows us. A [`MapUpdate::Full`] follows.
+    /// The server knows us. The map, or what is different about the one that we have, follows.
     Registered {
         /// Our number.
         id: u32,
         /// Our address inside the network.
         tunnel_ip: IpAddr,
+        /// The same in IPv6.
+        tunnel_ip6: Option<Ipv6Addr>,
     },
-    /// The network changed. Deltas never name ourselves.
+    /// The server knows us, and an administrator has to let us in. The stream stays open for that.
+    Waiting,
+    /// The network changed. What is said of other nodes never names ourselves.
     Map(MapUpdate),
     /// A deadline passed. The caller is to close the stream and may open another.
     Failed(Error),
@@ -57,14 +68,17 @@ pub struct Client {
     /// Whether `update` is still to be sent on this stream.
     dirty: bool,
     stream: Option<Stream>,
+    /// The map that the caller has by now: its version, and what it says of ourselves.
+    have: Option<(MapVersion, Option<NodeInfo>)>,
     events: VecDeque<Event>,
 }
 
 struct Stream {
     channel: Channel,
     opened: bool,
-    /// Our number and the latest generation, once registered.
-    known: Option<(u32, u64)>,
+    /// An administrator has to let us in.
+    waiting: bool,
+    registered: bool,
     since: Instant,
     heard: Instant,
     keep_alive_at: Instant,
@@ -82,16 +96,40 @@ impl fmt::Debug for Client {
 impl Client {
     /// A client without a stream. `rng` makes the handshakes' ephemeral keys.
     pub fn new(config: ClientConfig, rng: ChaCha12Rng, _now: Instant) -> Client {
-        Client { config, rng, update: Update::default(), dirty: false, stream: None, events: VecDeque::new() }
+        Client {
+            config,
+            rng,
+            update: Update::default(),
+            dirty: false,
+            stream: None,
+            have: None,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The caller has this version of the map, as from an earlier run: the server need not send it again.
+    pub fn remember(&mut self, version: MapVersion) {
+        self.have = Some((version, None));
+    }
+
+    /// Registers this WireGuard public key in place of the one until now. It is in force when what the map says of ourselves
+    /// has it; until then others know the old one.
+    pub fn rotate(&mut self, node_key: [u8; 32]) {
+        self.config.node_key = node_key;
+        if let Some(stream) = self.stream.as_mut().filter(|stream| stream.registered) {
+            stream.channel.push(frame(&ToServer::Rotate { node_key }));
+        }
     }
 
     /// A stream to the server is up; an older one is forgotten.
     pub fn connected(&mut self, now: Instant) {
-        let channel = Channel::initiator(&self.config.machine_key, &self.config.server_key, &mut self.rng);
+        let ClientConfig { machine_key, server_key, host, .. } = &self.config;
+        let channel = Channel::initiator(machine_key, server_key, host, Door::Machine, &mut self.rng);
         self.stream = Some(Stream {
             channel,
             opened: false,
-            known: None,
+            waiting: false,
+            registered: false,
             since: now,
             heard: now,
             keep_alive_at: now + KEEP_ALIVE,
@@ -105,12 +143,12 @@ impl Client {
 
     /// Whether the server has sent its map on the present stream.
     pub fn is_registered(&self) -> bool {
-        self.stream.as_ref().is_some_and(|stream| stream.known.is_some())
+        self.stream.as_ref().is_some_and(|stream| stream.registered)
     }
 
-    /// The version of the map that was last received on the present stream.
-    pub fn generation(&self) -> Option<u64> {
-        self.stream.as_ref()?.known.map(|(_, generation)| generation)
+    /// The version of the map that was last received.
+    pub fn version(&self) -> Option<MapVersion> {
+        self.have.as_ref().map(|(version, _)| *version)
     }
 
     /// Reports our state, now and on every later stream. Reports that have not left yet are replaced.
@@ -140,7 +178,7 @@ impl Client {
             Some("nothing heard from the server")
         } else if !stream.opened && now >= stream.since + HANDSHAKE_WITHIN {
             Some("handshake")
-        } else if stream.known.is_none() && now >= stream.since + MAP_WITHIN {
+        } else if !(stream.registered || stream.waiting) && now >= stream.since + MAP_WITHIN {
             Some("first map")
         } else {
             None
@@ -164,7 +202,7 @@ impl Client {
         if !stream.opened {
             next = next.min((stream.since + HANDSHAKE_WITHIN, "coord handshake"));
         }
-        if stream.known.is_none() {
+        if !(stream.registered || stream.waiting) {
             next = next.min((stream.since + MAP_WITHIN, "coord first map"));
         }
         Some(next)
@@ -198,10 +236,16 @@ impl Client {
                         name: self.config.name.clone(),
                         node_key: self.config.node_key,
                         disco_key: self.config.disco_key,
+                        auth_key: self.config.auth_key.clone(),
+                        have: self.have.as_ref().map(|(version, _)| *version),
                         update: self.update.clone(),
                     }));
                 }
-                Incoming::Message(json) => stream.message(parse(&json)?, &mut self.events)?,
+                Incoming::Message(json) => {
+                    stream.message(parse_to_client(&json)?, &mut self.have, &mut self.events)?;
+                }
+                // Only what a server's end says.
+                Incoming::Served => return Err(Error::Http),
             }
         }
         if stream.channel.records() > before {
@@ -212,31 +256,69 @@ impl Client {
 }
 
 impl Stream {
-    fn message(&mut self, message: ToClient, events: &mut VecDeque<Event>) -> Result<(), Error> {
+    fn message(
+        &mut self,
+        message: ToClient,
+        have: &mut Option<(MapVersion, Option<NodeInfo>)>,
+        events: &mut VecDeque<Event>,
+    ) -> Result<(), Error> {
         match message {
-            ToClient::Full { generation, you, peers, relays } => {
-                if self.known.replace((you.id, generation)).is_some() {
-                    return Err(Error::Protocol("a second full map"));
-                }
-                events.push_back(Event::Registered { id: you.id, tunnel_ip: you.tunnel_ip });
-                events.push_back(Event::Map(MapUpdate::Full { generation, you, peers, relays }));
+            ToClient::Full(mut map) => {
+                self.registered(&map.you, events)?;
+                map.peers.retain(|node| node.id != map.you.id);
+                *have = Some((map.version, Some(map.you.clone())));
+                events.push_back(Event::Map(MapUpdate::Full(Box::new(map))));
             }
-            ToClient::Delta { generation, mut upsert, remove } => {
-                let Some((me, last)) = &mut self.known else {
+            ToClient::Resumed { version, you, relays, access, mut added, removed } => {
+                if have.as_ref().is_none_or(|(had, _)| had.run != version.run) {
+                    return Err(Error::Protocol("a map resumed that we do not have"));
+                }
+                self.registered(&you, events)?;
+                added.retain(|node| node.id != you.id);
+                *have = Some((version, Some(you.clone())));
+                let (changed, relays, access) = (Vec::new(), Some(relays), Some(access));
+                let delta = Delta { version, you: Some(you), added, changed, removed, relays, access };
+                events.push_back(Event::Map(MapUpdate::Delta(Box::new(delta))));
+            }
+            ToClient::Delta { generation, mut added, mut changed, removed, relays, access } => {
+                let Some((version, Some(me))) = have.as_mut().filter(|_| self.registered) else {
                     return Err(Error::Protocol("a delta before the full map"));
                 };
-                if last.checked_add(1) != Some(generation) {
+                if version.generation.checked_add(1) != Some(generation) {
                     return Err(Error::Protocol("generations are not consecutive"));
                 }
-                *last = generation;
-                upsert.retain(|node| node.id != *me);
-                if !(upsert.is_empty() && remove.is_empty()) {
-                    events.push_back(Event::Map(MapUpdate::Delta { generation, upsert, remove }));
+                version.generation = generation;
+                let (id, before) = (me.id, me.clone());
+                for node in added.extract_if(.., |node| node.id == id) {
+                    *me = node;
                 }
+                for change in changed.extract_if(.., |change| change.id == id) {
+                    change.apply(me);
+                }
+                let you = (*me != before).then(|| me.clone());
+                let (version, access) = (*version, access.map(|rules| rules.now));
+                let delta = Delta { version, you, added, changed, removed, relays, access };
+                events.push_back(Event::Map(MapUpdate::Delta(Box::new(delta))));
+            }
+            ToClient::Waiting => {
+                self.waiting = true;
+                events.push_back(Event::Waiting);
             }
             ToClient::Refused { code, reason } => return Err(Error::Refused { code, reason }),
+            ToClient::Admitted { .. } | ToClient::Admission { .. } => {
+                return Err(Error::Protocol("a message for relays"));
+            }
             ToClient::KeepAlive | ToClient::Unknown => {}
         }
+        Ok(())
+    }
+
+    fn registered(&mut self, you: &NodeInfo, events: &mut VecDeque<Event>) -> Result<(), Error> {
+        if std::mem::replace(&mut self.registered, true) {
+            return Err(Error::Protocol("a second full map"));
+        }
+        let NodeInfo { id, tunnel_ip, tunnel_ip6, .. } = *you;
+        events.push_back(Event::Registered { id, tunnel_ip, tunnel_ip6 });
         Ok(())
     }
 }

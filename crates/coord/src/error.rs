@@ -10,8 +10,20 @@ pub enum Error {
     #[error("the other side is no coordination service")]
     WrongProtocol,
     /// The other side speaks another version.
-    #[error("the other side speaks version {0}")]
-    Version(u8),
+    #[error("the other side does not speak {}", crate::PROTOCOL)]
+    Version,
+    /// What came before the stream is no HTTP/1.1, or too long.
+    #[error("malformed HTTP")]
+    Http,
+    /// The other side answered with something else than a stream.
+    #[error("HTTP status {0} in place of 101")]
+    Status(u16),
+    /// A request that is no upgrade, and was answered with an error.
+    #[error("HTTP request answered with status {0}")]
+    Answered(u16),
+    /// The key that the other side has shown opens no such stream.
+    #[error("the key is that of no {0}")]
+    Stranger(&'static str),
     /// The handshake failed: another server key, or altered bytes.
     #[error("the handshake failed: wrong server key or altered bytes")]
     Handshake,
@@ -63,6 +75,21 @@ pub enum Refusal {
     /// All addresses, or as many nodes as allowed, are in use.
     #[error("the network is full")]
     Full,
+    /// The pre-authentication key is not known, used up or past its end.
+    #[error("the pre-authentication key is not known, used up or past its end")]
+    AuthKey,
+    /// An administrator has sent this machine away.
+    #[error("the machine was revoked")]
+    Revoked,
+    /// The node key is past its end.
+    #[error("the node key is past its end: make a new one")]
+    KeyExpired,
+    /// An administrator has removed this node: it may register anew.
+    #[error("the node was removed")]
+    Removed,
+    /// More machines wait for an administrator than are remembered.
+    #[error("too many machines wait for approval")]
+    TooManyWaiting,
     /// A reason that this version does not know.
     #[error("another reason")]
     #[serde(other)]

@@ -17,6 +17,8 @@
 //!     name: "laptop".into(),
 //!     node_key: [4; 32],
 //!     disco_key: [5; 32],
+//!     host: "coord.example".into(),
+//!     auth_key: None,
 //! };
 //! let mut client = Client::new(config, ChaCha12Rng::from_seed([6; 32]), now);
 //! let conn = ConnId(1);
@@ -43,36 +45,49 @@
 //! ```
 //!
 //! # The stream
-//! 1. Each side sends the eight bytes of [`PREAMBLE`] at once: a name and a version, so that a wrong server or a wrong port is
-//!    recognised.
-//! 2. Records follow: `u16` big-endian length, then a Noise message (Noise specification §13 asks for such a length). The
-//!    first in each direction are the handshake `Noise_IK_25519_ChaChaPoly_BLAKE2s` with the preamble as prologue. The client knows
-//!    the server's static key beforehand, so nobody between them can read, alter or inject keys; the server learns the
-//!    client's machine key.
+//! 1. An HTTP/1.1 request asks for an upgrade to [`PROTOCOL`] at one of the paths of [`Door`], so that the stream passes where
+//!    nothing but the web does, with TLS below it or without. It carries the first message of the handshake
+//!    `Noise_IK_25519_ChaChaPoly_BLAKE2s`, whose prologue names protocol and path. The client knows the server's static key
+//!    beforehand, so nobody between them, not even who can make certificates, can read, alter or inject keys; the server learns
+//!    the client's machine key.
+//! 2. After the `101` records follow: `u16` big-endian length, then a Noise message (Noise specification §13 asks for such a
+//!    length). The server's first is the second message of the handshake.
 //! 3. The plaintexts of the later records are one byte stream of messages: `u32` big-endian length and JSON ([`wire`]).
 //!    A message may span records, as a Noise message is limited to 65,535 bytes, and a record may hold several messages.
 //!
 //! The client registers, sends its state whenever it changes, and gets one full map and then deltas with consecutive generation
-//! numbers. Both sides send a keep-alive each [`KEEP_ALIVE`] and give a stream up that was silent for [`DEAD_AFTER`].
+//! numbers; with the map of an earlier stream it gets what is different since, as long as the server can tell. Both sides send a
+//! keep-alive each [`KEEP_ALIVE`] and give a stream up that was silent for [`DEAD_AFTER`].
 //! JSON fields and message types that a receiver does not know are ignored; missing new fields take defaults.
 //!
-//! # What it does not do yet
-//! - Anyone who knows the server's public key may register; there is no approval, no pre-authentication key. A node key belongs
-//!   to the machine key that registered it first.
-//! - The server keeps its records in memory: addresses are stable for as long as it runs.
-//! - No HTTP and no TLS around the stream, no access rules, no names to look up.
-//! - The client does not reconnect by itself: the caller opens a stream and says [`connected`](client::Client::connected).
+//! # Who is who
+//! A machine key is a node for good; its node key (WireGuard's) may be rotated, and may have an end. Who may join is
+//! [`Admission`](server::Admission): anyone who knows the server's key, or whom a pre-authentication key or an administrator lets in.
+//! Administrators use an HTTP API inside a stream of their own ([`admin`], `API.md`); relays ask there who may use them ([`relay`]).
+//!
+//! # What is kept
+//! Nodes, keys and settings, through whatever store the caller has: see [`state`]. Nobody hears of a node, an address or a key before it
+//! is stored.
 
+pub mod access;
+pub mod admin;
 mod channel;
 pub mod client;
 mod error;
+mod http;
+pub mod relay;
+mod saved;
 pub mod server;
+pub mod state;
 mod types;
 pub mod wire;
 
-pub use channel::{MAX_FROM_CLIENT, MAX_FROM_SERVER, PREAMBLE};
+pub use access::{Access, AccessError, Grants};
+pub use channel::{MAX_FROM_CLIENT, MAX_FROM_SERVER};
 pub use error::{Error, Refusal};
-pub use types::{MapUpdate, NatFacts, NodeInfo, RelayInfo, Update};
+pub use http::{Door, HEALTH, PROTOCOL};
+pub use saved::SavedError;
+pub use types::{Delta, Map, MapUpdate, MapVersion, NatFacts, NodeChange, NodeInfo, RelayInfo, Update};
 
 use std::time::Duration;
 

@@ -4,7 +4,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::types::hex_key;
-use crate::{Error, NodeInfo, Refusal, RelayInfo, Update};
+use crate::{Access, Error, Map, MapVersion, NodeChange, NodeInfo, Refusal, RelayInfo, Update};
 
 /// From client to server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,12 +21,24 @@ pub enum ToServer {
         /// Its disco public key.
         #[serde(with = "hex_key")]
         disco_key: [u8; 32],
+        /// What lets it in where not everybody may join.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        auth_key: Option<String>,
+        /// The map that it still has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        have: Option<MapVersion>,
         /// What is known already.
         #[serde(default)]
         update: Update,
     },
     /// The machine's new state, whole.
     Update(Update),
+    /// The machine has a new WireGuard key. It is in force when the map says so.
+    Rotate {
+        /// The public key.
+        #[serde(with = "hex_key")]
+        node_key: [u8; 32],
+    },
     /// I am still here.
     KeepAlive,
     /// A message of a later version.
@@ -39,28 +51,63 @@ pub enum ToServer {
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ToClient {
-    /// The answer to a registration.
-    Full {
-        /// The map's version.
-        generation: u64,
+    /// The answer to a registration: the map. It goes in one piece to all who register at a time, so it may have the receiver
+    /// among its own peers.
+    Full(Map),
+    /// The answer to a registration of a client that has a map: what is different by now.
+    Resumed {
+        /// Which state this leads to.
+        version: MapVersion,
         /// The receiver.
         you: NodeInfo,
-        /// All others.
-        peers: Vec<NodeInfo>,
         /// The relays.
         #[serde(default)]
         relays: Vec<RelayInfo>,
+        /// The access rules.
+        #[serde(default)]
+        access: Option<Access>,
+        /// Nodes that are new or different, whole.
+        #[serde(default)]
+        added: Vec<NodeInfo>,
+        /// Nodes that are no more.
+        #[serde(default)]
+        removed: Vec<u32>,
     },
+    /// The answer to a registration: the machine has to wait for an administrator. A map may follow.
+    Waiting,
     /// What changed since the generation before. One delta goes to all, so it may name the receiver.
     Delta {
         /// The map's version: one more than the last.
         generation: u64,
-        /// New nodes, and new states of known ones.
-        #[serde(default)]
-        upsert: Vec<NodeInfo>,
+        /// New nodes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        added: Vec<NodeInfo>,
+        /// New states of known nodes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        changed: Vec<NodeChange>,
         /// Nodes that are no more.
-        #[serde(default)]
-        remove: Vec<u32>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        removed: Vec<u32>,
+        /// The relays, if they are different.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        relays: Option<Vec<RelayInfo>>,
+        /// The access rules, if they are different.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        access: Option<Rules>,
+    },
+    /// To a relay: the node keys that may use it, all of them.
+    Admitted {
+        /// The keys.
+        keys: Vec<Key>,
+    },
+    /// To a relay: what is different about the node keys that may use it.
+    Admission {
+        /// Keys that may from now on.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        admit: Vec<Key>,
+        /// Keys that may no longer.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        dismiss: Vec<Key>,
     },
     /// The server will close the stream.
     Refused {
@@ -77,10 +124,23 @@ pub enum ToClient {
     Unknown,
 }
 
+/// Access rules that have taken the place of others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
+    /// The rules; without them everybody may talk to everybody.
+    #[serde(default)]
+    pub now: Option<Access>,
+}
+
+/// A public key as 64 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Key(#[serde(with = "hex_key")] pub [u8; 32]);
+
 /// A message with its length in front, ready for any number of streams.
 pub(crate) fn frame(message: &impl Serialize) -> Bytes {
     let mut out = BytesMut::zeroed(4).writer();
-    serde_json::to_writer(&mut out, message).expect("plain data without maps serializes into memory");
+    serde_json::to_writer(&mut out, message).expect("plain data with text as keys serializes into memory");
     let mut out = out.into_inner();
     let length = u32::try_from(out.len() - 4).expect("the server's limits keep messages far below 4 GiB");
     out[..4].copy_from_slice(&length.to_be_bytes());
@@ -90,4 +150,10 @@ pub(crate) fn frame(message: &impl Serialize) -> Bytes {
 /// Reads one message, without its length.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Error> {
     serde_json::from_slice(json).map_err(|error| Error::Json(error.to_string()))
+}
+
+/// Reads a message from the server. A full map may be long: as our server writes it, with its type first, it is read in one go,
+/// while a tagged enum is read twice.
+pub(crate) fn parse_to_client(json: &[u8]) -> Result<ToClient, Error> {
+    if json.starts_with(br#"{"type":"full","#) { parse(json).map(ToClient::Full) } else { parse(json) }
 }

@@ -24,10 +24,13 @@ fn the_first_machine_gets_the_first_address_and_a_full_map() {
     network.join(1);
     let machine = &network.machines[0];
     let tunnel_ip = "100.64.0.1".parse().unwrap();
-    assert_eq!(machine.events[0], Event::Registered { id: 1, tunnel_ip });
-    let Some(MapUpdate::Full { generation: 0, you, peers, relays }) = machine.maps().next() else {
+    let Event::Registered { id: 1, tunnel_ip: seen, tunnel_ip6: Some(tunnel_ip6) } = machine.events[0] else {
         panic!("{:?}", machine.events)
     };
+    assert_eq!(seen, tunnel_ip);
+    assert!(tunnel_ip6.is_unique_local() && tunnel_ip6.octets()[12..] == [0, 0, 0, 1], "{tunnel_ip6}");
+    let Some(MapUpdate::Full(map)) = machine.maps().next() else { panic!("{:?}", machine.events) };
+    let coord::Map { you, peers, relays, .. } = &**map;
     assert_eq!((you.id, you.name.as_str(), you.tunnel_ip, you.online), (1, "machine-1", tunnel_ip, true));
     assert_eq!((you.node_key, you.disco_key), (key(2, 1), key(3, 1)));
     assert_eq!((peers.len(), relays.as_slice()), (0, &[relay()][..]));
@@ -48,14 +51,14 @@ fn each_learns_of_the_others_by_delta() {
     let seen: Vec<Vec<u32>> = deltas
         .iter()
         .map(|map| match map {
-            MapUpdate::Delta { upsert, .. } => upsert.iter().map(|node| node.id).collect(),
-            MapUpdate::Full { .. } => panic!("a second full map"),
+            MapUpdate::Delta(delta) => delta.added.iter().map(|node| node.id).collect(),
+            MapUpdate::Full(_) => panic!("a second full map"),
         })
         .collect();
     assert_eq!(seen, expected);
     // The last got them all at once.
     assert!(
-        matches!(network.machines[4].maps().next(), Some(MapUpdate::Full { peers, .. }) if peers.len() == 4)
+        matches!(network.machines[4].maps().next(), Some(MapUpdate::Full(map)) if map.peers.len() == 4)
     );
 }
 
@@ -149,7 +152,7 @@ fn a_node_that_comes_back_replaces_its_old_stream() {
     let seen = &network.machines[0].peers[&2];
     assert_eq!((seen.online, seen.disco_key), (true, [0xD1; 32]));
     assert!(!network.machines[0].maps().any(|map| {
-        matches!(map, MapUpdate::Delta { upsert, .. } if upsert.iter().any(|node| !node.online))
+        matches!(map, MapUpdate::Delta(delta) if delta.changed.iter().any(|change| change.online == Some(false)))
     }));
     network.assert_agreement();
 }
@@ -205,7 +208,7 @@ fn a_full_network_forgets_who_is_offline_longest() {
     let ids: Vec<u32> = network.server.nodes().map(|node| node.id).collect();
     assert_eq!(ids, [1, 3, 4]);
     network.assert_agreement();
-    let removed = |map: &MapUpdate| matches!(map, MapUpdate::Delta { remove, .. } if remove == &[2]);
+    let removed = |map: &MapUpdate| matches!(map, MapUpdate::Delta(delta) if delta.removed == [2]);
     assert!(network.machines[2].maps().any(removed));
 }
 

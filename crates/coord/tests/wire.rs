@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use coord::wire::{ToClient, ToServer};
-use coord::{NatFacts, NodeInfo, Refusal, RelayInfo, Update};
+use coord::{Map, MapVersion, NatFacts, NodeChange, NodeInfo, Refusal, RelayInfo, Update};
 use proptest::prelude::*;
 
 fn keys() -> impl Strategy<Value = [u8; 32]> {
@@ -26,11 +26,36 @@ fn updates() -> impl Strategy<Value = Update> {
 }
 
 fn nodes() -> impl Strategy<Value = NodeInfo> {
-    (any::<u32>(), ".{0,20}", keys(), keys(), any::<std::net::IpAddr>(), updates(), any::<bool>()).prop_map(
-        |(id, name, node_key, disco_key, tunnel_ip, Update { endpoints, home_relay, nat }, online)| {
-            NodeInfo { id, name, node_key, disco_key, tunnel_ip, endpoints, home_relay, nat, online }
+    let addresses = (any::<std::net::IpAddr>(), any::<Option<std::net::Ipv6Addr>>());
+    let admin = (prop::collection::vec("[a-z]{1,5}", 0..3), any::<Option<u64>>());
+    (any::<u32>(), ".{0,20}", (keys(), keys()), addresses, admin, updates(), any::<bool>()).prop_map(
+        |(id, name, (node_key, disco_key), (tunnel_ip, tunnel_ip6), (tags, key_expires), update, online)| {
+            let Update { endpoints, home_relay, nat } = update;
+            NodeInfo {
+                id,
+                name,
+                node_key,
+                disco_key,
+                tunnel_ip,
+                tunnel_ip6,
+                tags,
+                key_expires,
+                endpoints,
+                home_relay,
+                nat,
+                online,
+            }
         },
     )
+}
+
+fn versions() -> impl Strategy<Value = MapVersion> {
+    any::<(u64, u64)>().prop_map(|(run, generation)| MapVersion { run, generation })
+}
+
+fn maps() -> impl Strategy<Value = Map> {
+    (versions(), nodes(), prop::collection::vec(nodes(), 0..4), prop::collection::vec(relays(), 0..3))
+        .prop_map(|(version, you, peers, relays)| Map { version, you, relays, access: None, peers })
 }
 
 fn relays() -> impl Strategy<Value = RelayInfo> {
@@ -51,8 +76,13 @@ fn relays() -> impl Strategy<Value = RelayInfo> {
 fn to_server() -> impl Strategy<Value = ToServer> {
     prop_oneof![
         (".{0,20}", keys(), keys(), updates()).prop_map(|(name, node_key, disco_key, update)| {
-            ToServer::Register { name, node_key, disco_key, update }
+            ToServer::Register { name, node_key, disco_key, auth_key: None, have: None, update }
         }),
+        (".{0,20}", keys(), ".{0,20}", versions()).prop_map(|(name, node_key, auth_key, have)| {
+            let (auth_key, have, update) = (Some(auth_key), Some(have), Update::default());
+            ToServer::Register { name, node_key, disco_key: node_key, auth_key, have, update }
+        }),
+        keys().prop_map(|node_key| ToServer::Rotate { node_key }),
         updates().prop_map(ToServer::Update),
         Just(ToServer::KeepAlive),
     ]
@@ -61,12 +91,13 @@ fn to_server() -> impl Strategy<Value = ToServer> {
 fn to_client() -> impl Strategy<Value = ToClient> {
     let many = || prop::collection::vec(nodes(), 0..4);
     prop_oneof![
-        (any::<u64>(), nodes(), many(), prop::collection::vec(relays(), 0..3))
-            .prop_map(|(generation, you, peers, relays)| ToClient::Full { generation, you, peers, relays }),
-        (any::<u64>(), many(), any::<Vec<u32>>()).prop_map(|(generation, upsert, remove)| ToClient::Delta {
-            generation,
-            upsert,
-            remove
+        maps().prop_map(ToClient::Full),
+        (versions(), nodes(), many(), any::<Vec<u32>>()).prop_map(|(version, you, added, removed)| {
+            ToClient::Resumed { version, you, relays: Vec::new(), access: None, added, removed }
+        }),
+        (any::<u64>(), many(), many(), any::<Vec<u32>>()).prop_map(|(generation, added, pairs, removed)| {
+            let changed = pairs.windows(2).filter_map(|pair| NodeChange::between(&pair[0], &pair[1])).collect();
+            ToClient::Delta { generation, added, changed, removed, relays: None, access: None }
         }),
         ".{0,20}".prop_map(|reason| ToClient::Refused { code: Refusal::Full, reason }),
         Just(ToClient::KeepAlive),
@@ -79,8 +110,9 @@ fn a_registration_reads_as_documented() {
     let json =
         format!(r#"{{"type":"register","name":"a","node_key":"{key}","disco_key":"{key}","later":[1]}}"#);
     let bytes: [u8; 32] = std::array::from_fn(|at| u8::try_from(at % 16 * 0x11).unwrap());
+    let (auth_key, have, update) = (None, None, Update::default());
     let expected =
-        ToServer::Register { name: "a".into(), node_key: bytes, disco_key: bytes, update: Update::default() };
+        ToServer::Register { name: "a".into(), node_key: bytes, disco_key: bytes, auth_key, have, update };
     assert_eq!(serde_json::from_str::<ToServer>(&json).unwrap(), expected);
 }
 
@@ -94,6 +126,13 @@ fn what_a_later_version_says_is_ignored() {
     assert_eq!(refused, ToClient::Refused { code: Refusal::Other, reason: String::new() });
     let update: ToServer = serde_json::from_str(r#"{"type":"update","nat":{"hairpin":true}}"#).unwrap();
     assert_eq!(update, ToServer::Update(Update { nat: Some(NatFacts::default()), ..Update::default() }));
+}
+
+#[test]
+fn a_saved_map_of_another_version_is_refused() {
+    let told = Map::from_saved(br#"{"saved_map":2,"map":"who knows"}"#).unwrap_err();
+    assert_eq!(told, coord::SavedError::Version(2));
+    assert!(told.to_string().contains("delete it"), "{told}");
 }
 
 #[test]
@@ -115,6 +154,38 @@ proptest! {
     fn what_a_server_writes_is_read(message in to_client()) {
         let json = serde_json::to_vec(&message).unwrap();
         prop_assert_eq!(serde_json::from_slice::<ToClient>(&json).unwrap(), message);
+    }
+
+    #[test]
+    fn a_change_turns_the_old_state_into_the_new(old in nodes(), new in nodes()) {
+        // Number and addresses are a node's for good.
+        let NodeInfo { id, tunnel_ip, tunnel_ip6, .. } = old;
+        let new = NodeInfo { id, tunnel_ip, tunnel_ip6, ..new };
+        let mut node = old.clone();
+        if let Some(change) = NodeChange::between(&old, &new) {
+            let json = serde_json::to_vec(&change).unwrap();
+            serde_json::from_slice::<NodeChange>(&json).unwrap().apply(&mut node);
+        }
+        prop_assert_eq!(node, new);
+        prop_assert_eq!(NodeChange::between(&old, &old), None);
+    }
+
+    #[test]
+    fn a_saved_map_is_read_with_nobody_online(map in maps()) {
+        let mut expected = map.clone();
+        expected.peers.retain(|node| node.id != map.you.id);
+        expected.peers.iter_mut().for_each(|node| node.online = false);
+        prop_assert_eq!(Map::from_saved(&map.to_saved()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_damaged_saved_map_is_read_or_refused(map in maps(), at in any::<prop::sample::Index>(), byte in any::<u8>(), garbage in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(Map::from_saved(&garbage).is_err());
+        let mut bytes = map.to_saved();
+        let at = at.index(bytes.len());
+        prop_assert!(Map::from_saved(&bytes[..at]).is_err(), "cut off");
+        bytes[at] = byte;
+        let _ = Map::from_saved(&bytes);
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub struct Config {
     pub coordinator: Vec<SocketAddr>,
     /// The coordination server's public key.
     pub coordinator_key: [u8; 32],
+    /// The coordination server's name, for the HTTP `Host` field; may be empty.
+    pub coordinator_host: String,
+    /// The pre-authentication key, where not everybody may join.
+    pub auth_key: Option<String>,
     /// Unix time at the `now` that [`Peer::new`](crate::Peer::new) gets; WireGuard's handshakes carry it.
     pub epoch: Duration,
     /// The HTTP proxy that every TCP connection goes through, where the network demands one. As a browser does, a peer that

@@ -1,7 +1,7 @@
 //! What goes into a peer and what comes out.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,7 +132,11 @@ pub enum Event {
     Registered {
         /// Its address inside the tunnel network.
         tunnel: IpAddr,
+        /// The same in IPv6, where the network has such addresses.
+        tunnel6: Option<Ipv6Addr>,
     },
+    /// The coordination server knows the peer, and an administrator has to let it in.
+    Waiting,
     /// The connection to the coordination server changed.
     Coordinator {
         /// New state.

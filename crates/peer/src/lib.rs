@@ -17,6 +17,8 @@
 //!     keys: Keys { node: [1; 32], disco: [2; 32], machine: [3; 32] },
 //!     coordinator: vec!["192.0.2.1:443".parse()?, "192.0.2.1:80".parse()?],
 //!     coordinator_key: coord::public_key(&[4; 32]),
+//!     coordinator_host: String::new(),
+//!     auth_key: None,
 //!     epoch: Duration::from_secs(1_800_000_000),
 //!     proxy: None,
 //!     policy: Policy::default(),

@@ -135,11 +135,15 @@ impl Directory {
         };
         if let Some(old) = self.remotes.get(&id) {
             self.by_disco.swap_remove(&old.info.disco_key);
-            self.by_ip.swap_remove(&old.info.tunnel_ip);
+            for ip in addresses(&old.info) {
+                self.by_ip.swap_remove(&ip);
+            }
         }
         self.by_node.insert(info.node_key, id);
         self.by_disco.insert(info.disco_key, id);
-        self.by_ip.insert(info.tunnel_ip, id);
+        for ip in addresses(&info) {
+            self.by_ip.insert(ip, id);
+        }
         match self.remotes.get_mut(&id) {
             Some(remote) => {
                 if *remote.name != *info.name {
@@ -161,7 +165,9 @@ impl Directory {
         self.version += 1;
         self.by_node.swap_remove(&remote.info.node_key);
         self.by_disco.swap_remove(&remote.info.disco_key);
-        self.by_ip.swap_remove(&remote.info.tunnel_ip);
+        for ip in addresses(&remote.info) {
+            self.by_ip.swap_remove(&ip);
+        }
         let live = remote.live?;
         self.by_wg.swap_remove(&live.wg);
         if let Some((at, _)) = live.deadline {
@@ -203,6 +209,11 @@ impl Directory {
     }
 }
 
+/// A node's addresses inside the network.
+pub(crate) fn addresses(info: &NodeInfo) -> impl Iterator<Item = IpAddr> + use<> {
+    [Some(info.tunnel_ip), info.tunnel_ip6.map(IpAddr::V6)].into_iter().flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +225,9 @@ mod tests {
             node_key: [node; 32],
             disco_key: [disco; 32],
             tunnel_ip: IpAddr::from([100, 64, 0, node]),
+            tunnel_ip6: None,
+            tags: Vec::new(),
+            key_expires: None,
             endpoints: Vec::new(),
             home_relay: None,
             nat: None,

@@ -509,6 +509,8 @@ impl World {
                     },
                     coordinator: coordinator.clone(),
                     coordinator_key: *coordinator_key,
+                    coordinator_host: String::new(),
+                    auth_key: None,
                     epoch,
                     policy: peer::Policy {
                         learn_peer_reflexive: self.options.peer_reflexive,

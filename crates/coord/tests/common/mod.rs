@@ -40,6 +40,8 @@ pub(crate) fn config(number: u64) -> ClientConfig {
         name: format!("machine-{number}"),
         node_key: key(2, number),
         disco_key: key(3, number),
+        host: "coord.example".into(),
+        auth_key: None,
     }
 }
 
@@ -217,7 +219,8 @@ impl Network {
                 .map(|node| (node.id, node.clone()))
                 .collect();
             assert_eq!(machine.peers, expected, "machine {me}");
-            assert_eq!(machine.client.generation(), Some(self.server.generation()));
+            let version = machine.client.version().expect("a registered machine has a map");
+            assert_eq!(version.generation, self.server.generation());
         }
     }
 }
@@ -241,14 +244,17 @@ impl Machine {
     fn take_events(&mut self) {
         while let Some(event) = self.client.poll_event() {
             match &event {
-                Event::Map(MapUpdate::Full { peers, .. }) => {
-                    self.peers = peers.iter().map(|node| (node.id, node.clone())).collect();
+                Event::Map(MapUpdate::Full(map)) => {
+                    self.peers = map.peers.iter().map(|node| (node.id, node.clone())).collect();
                 }
-                Event::Map(MapUpdate::Delta { upsert, remove, .. }) => {
-                    remove.iter().for_each(|id| {
+                Event::Map(MapUpdate::Delta(delta)) => {
+                    delta.removed.iter().for_each(|id| {
                         self.peers.remove(id);
                     });
-                    self.peers.extend(upsert.iter().map(|node| (node.id, node.clone())));
+                    self.peers.extend(delta.added.iter().map(|node| (node.id, node.clone())));
+                    for change in &delta.changed {
+                        change.clone().apply(self.peers.get_mut(&change.id).expect("a change of a known node"));
+                    }
                 }
                 _ => {}
             }

@@ -1,11 +1,12 @@
 //! The peer: hands inputs to its parts, carries what one part wants to the next, and collects what leaves.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use coord::client::{ClientConfig, Event as CoordEvent};
-use coord::{MapUpdate, NodeInfo, Update};
+use coord::{Delta, Map, MapUpdate, NodeInfo, RelayInfo, Update};
 use disco::SharedKey;
 use pref64::{Discovery, Outcome};
 use rand::Rng;
@@ -40,6 +41,10 @@ pub struct Peer {
     disco_key: disco::PrivateKey,
     disco_public: disco::PublicKey,
     tunnel: Option<IpAddr>,
+    tunnel6: Option<Ipv6Addr>,
+    /// What the map says of ourselves, of the relays and of who may talk to whom.
+    own: Option<NodeInfo>,
+    relay_map: Vec<RelayInfo>,
     resolver: Option<SocketAddr>,
     /// The question for the prefix of the network's NAT64.
     prefix: Option<Discovery>,
@@ -93,6 +98,8 @@ impl Peer {
             name: config.name,
             node_key: device.public_key(),
             disco_key: disco_public.0,
+            host: config.coordinator_host,
+            auth_key: config.auth_key,
         };
         Peer {
             policy: config.policy,
@@ -101,6 +108,9 @@ impl Peer {
             disco_key,
             disco_public,
             tunnel: None,
+            tunnel6: None,
+            own: None,
+            relay_map: Vec::new(),
             resolver: None,
             prefix: None,
             signalling: Signalling::new(client, config.coordinator, proxy.clone(), for_coord, now),
@@ -324,7 +334,7 @@ impl Peer {
         let Some((source, destination)) = addresses_of(packet) else {
             return self.out.warn("not an IP packet, from a program");
         };
-        if self.tunnel.is_none_or(|own| own != source) {
+        if !self.is_own(source) {
             return self.out.warn(format!("packet from {source}, which is not our tunnel address"));
         }
         let Some(id) = self.directory.of_tunnel(destination) else {
@@ -367,32 +377,67 @@ impl Peer {
 
     fn coordinated(&mut self, event: CoordEvent, now: Instant) {
         match event {
-            CoordEvent::Registered { tunnel_ip, .. } => {
+            CoordEvent::Registered { tunnel_ip, tunnel_ip6, .. } => {
                 self.tunnel = Some(tunnel_ip);
-                self.out.event(Event::Registered { tunnel: tunnel_ip });
+                self.tunnel6 = tunnel_ip6;
+                self.out.event(Event::Registered { tunnel: tunnel_ip, tunnel6: tunnel_ip6 });
             }
-            CoordEvent::Map(MapUpdate::Full { peers, relays, .. }) => {
-                self.relays.set_map(&relays, env!(self, now));
-                self.nat.set_servers(&relays, env!(self, now));
-                let known: std::collections::BTreeSet<u32> = peers.iter().map(|node| node.id).collect();
-                for id in self.directory.ids().into_iter().filter(|id| !known.contains(id)) {
-                    self.forget(id);
-                }
-                for node in peers {
-                    self.learn(node, now);
-                }
-                self.choose_home(now);
-            }
-            CoordEvent::Map(MapUpdate::Delta { upsert, remove, .. }) => {
-                for id in remove {
-                    self.forget(id);
-                }
-                for node in upsert {
-                    self.learn(node, now);
-                }
-            }
+            CoordEvent::Waiting => self.out.event(Event::Waiting),
+            CoordEvent::Map(MapUpdate::Full(map)) => self.whole_map(*map, now),
+            CoordEvent::Map(MapUpdate::Delta(delta)) => self.map_delta(*delta, now),
             CoordEvent::Failed(_) => {}
         }
+    }
+
+    fn whole_map(&mut self, map: Map, now: Instant) {
+        let Map { relays, peers, you, .. } = map;
+        self.own_record(you, now);
+        self.set_relays(relays, now);
+        let known: BTreeSet<u32> = peers.iter().map(|node| node.id).collect();
+        for id in self.directory.ids().into_iter().filter(|id| !known.contains(id)) {
+            self.forget(id);
+        }
+        for node in peers {
+            self.learn(node, now);
+        }
+        self.choose_home(now);
+    }
+
+    fn map_delta(&mut self, delta: Delta, now: Instant) {
+        let Delta { you, added, changed, removed, relays, .. } = delta;
+        if let Some(you) = you {
+            self.own_record(you, now);
+        }
+        let other_relays = relays.is_some();
+        if let Some(relays) = relays {
+            self.set_relays(relays, now);
+        }
+        for id in removed {
+            self.forget(id);
+        }
+        for node in added {
+            self.learn(node, now);
+        }
+        for change in changed {
+            // What is not known was removed in between, or is ourselves under a former number.
+            let Some(remote) = self.directory.get(change.id) else { continue };
+            let mut node = remote.info.clone();
+            change.apply(&mut node);
+            self.learn(node, now);
+        }
+        if other_relays {
+            self.choose_home(now);
+        }
+    }
+
+    fn own_record(&mut self, you: NodeInfo, _now: Instant) {
+        self.own = Some(you);
+    }
+
+    fn set_relays(&mut self, relays: Vec<RelayInfo>, now: Instant) {
+        self.relays.set_map(&relays, env!(self, now));
+        self.nat.set_servers(&relays, env!(self, now));
+        self.relay_map = relays;
     }
 
     fn learn(&mut self, node: NodeInfo, now: Instant) {

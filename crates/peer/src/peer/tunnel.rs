@@ -63,6 +63,11 @@ impl Peer {
         self.with_paths(id, now, |paths, cx| paths.received(from, content, cx));
     }
 
+    /// Whether that is our address inside the network.
+    pub(super) fn is_own(&self, ip: IpAddr) -> bool {
+        self.tunnel == Some(ip) || self.tunnel6.is_some_and(|own| IpAddr::V6(own) == ip)
+    }
+
     /// A peer that has come by this way still uses a session that this side does not know, as after a coordination server that
     /// lost its records had it forgotten: it would take 15 s to notice (WireGuard whitepaper §6.5), so this side asks for a new
     /// one. A forger gains no more than a handshake with the real peer, and none while there is a session.
@@ -90,10 +95,10 @@ impl Peer {
                 let Some((source, destination)) = addresses_of(&data) else {
                     return self.out.warn(format!("not an IP packet, from {}", remote.name));
                 };
-                if source != remote.info.tunnel_ip {
+                if !crate::remote::addresses(&remote.info).any(|own| own == source) {
                     return self.out.warn(format!("packet from {}, sent by {}", source, remote.name));
                 }
-                if Some(destination) != self.tunnel {
+                if !self.is_own(destination) {
                     return self
                         .out
                         .warn(format!("packet for {}, sent to us by {}", destination, remote.name));

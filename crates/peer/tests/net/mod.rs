@@ -371,7 +371,7 @@ impl Net {
     fn drain(&mut self, host: usize) {
         let now = self.now;
         while let Some(event) = self.hosts[host].peer.poll_event() {
-            if let Event::Registered { tunnel } = event {
+            if let Event::Registered { tunnel, .. } = event {
                 self.hosts[host].tunnel = Some(tunnel);
             }
             self.events.push((now - self.start, host, event));
@@ -627,6 +627,8 @@ fn config(host: u8, disco: u8, since: Duration) -> Config {
         keys: Keys { node: [host + 1; 32], disco: [disco; 32], machine: [host + 151; 32] },
         coordinator: [443, 80].map(|port| SocketAddr::new(COORDINATOR.into(), port)).to_vec(),
         coordinator_key: coord::public_key(&[99; 32]),
+        coordinator_host: String::new(),
+        auth_key: None,
         epoch: Duration::from_secs(1_800_000_000) + since,
         proxy: None,
         policy: Policy::default(),
