@@ -12,6 +12,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ("derp", &[], "the relay protocol carries opaque packets and must not know what is in them"),
     ("coord", &[], "coordination spreads keys and addresses and must not know what they are used for"),
     ("tls", &[], "a filter of bytes stands alone, and does not know who speaks through it"),
+    ("coord-store", &["coord"], "a file of records must not know who runs the server"),
     ("portmap", &[], "a gateway asks its owner for the NAT, and a client does not know what its port is for"),
     ("wireguard", &[], "the tunnel must not know which path its packets take"),
     ("pref64", &[], "arithmetic on addresses stands alone, for hosts and for translators"),

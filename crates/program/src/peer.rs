@@ -198,9 +198,12 @@ impl<U: Users> PeerProgram<U> {
                 self.users.handle_packet(&peer, &data, path(&via), now);
                 return;
             }
-            ::peer::Event::Registered { tunnel } => {
+            ::peer::Event::Registered { tunnel, .. } => {
                 self.users.set_address(tunnel, now);
                 Event::Registered { host, tunnel }
+            }
+            ::peer::Event::Waiting => {
+                Event::Warning { node: host, what: "waits for an administrator to let it in".into() }
             }
             ::peer::Event::Coordinator { state, address, reason } => {
                 Event::Coordinator { host, state: server_state(state), address, reason }

@@ -219,12 +219,50 @@ pub struct CoordinatorProgram {
     name: Name,
     server: coord::server::Server,
     ports: Vec<u16>,
+    /// What it must not forget, if that is kept in memory.
+    kept: Option<coord::state::State>,
 }
 
 impl CoordinatorProgram {
-    /// Wraps the core.
-    pub fn new(name: Name, server: coord::server::Server) -> CoordinatorProgram {
-        CoordinatorProgram { name, server, ports: COORDINATOR_PORTS.to_vec() }
+    /// Wraps the core. With `kept`, which is what the core started with, what it must not forget is kept in memory; without,
+    /// the caller asks [`CoordinatorProgram::poll_store`] for it.
+    pub fn new(
+        name: Name,
+        server: coord::server::Server,
+        kept: Option<coord::state::State>,
+    ) -> CoordinatorProgram {
+        CoordinatorProgram { name, server, ports: COORDINATOR_PORTS.to_vec(), kept }
+    }
+
+    /// What it had stored by the end, if that was kept in memory.
+    pub fn into_kept(self) -> Option<coord::state::State> {
+        self.kept
+    }
+
+    /// What is to be stored next; then [`CoordinatorProgram::stored`] is to be called. There is no other until then.
+    pub fn poll_store(&mut self) -> Option<coord::state::Write> {
+        self.server.poll_store()
+    }
+
+    /// A write is stored.
+    pub fn stored(&mut self, id: u64, now: Instant) {
+        self.server.stored(id, now);
+    }
+
+    /// Does something as an administrator.
+    pub fn administer<T>(&mut self, act: impl FnOnce(&mut coord::server::Server) -> T, now: Instant) -> T {
+        let done = act(&mut self.server);
+        self.store(now);
+        done
+    }
+
+    fn store(&mut self, now: Instant) {
+        if let Some(kept) = &mut self.kept {
+            while let Some(write) = self.server.poll_store() {
+                kept.apply(&write);
+                self.server.stored(write.id, now);
+            }
+        }
     }
 
     /// It listens on these TCP ports in place of [`COORDINATOR_PORTS`].
@@ -268,10 +306,12 @@ impl Program for CoordinatorProgram {
             | Input::Mapped { .. }
             | Input::Shutdown => {}
         }
+        self.store(now);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
         self.server.handle_timeout(now);
+        self.store(now);
     }
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
@@ -301,6 +341,7 @@ fn coordinator_words(event: &coord::server::ServerEvent) -> Option<String> {
         coord::server::ServerEvent::Rejected { remote, error, .. } => {
             Some(format!("rejected {remote}: {error}"))
         }
+        coord::server::ServerEvent::Waits { name, .. } => Some(format!("{name} waits to be let in")),
         _ => None,
     }
 }

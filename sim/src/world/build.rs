@@ -487,11 +487,6 @@ impl World {
     /// The program of a place as it starts now.
     fn make(&mut self, i: usize) -> Box<dyn Program> {
         let kept = self.starters[i].kept.take();
-        if let (Recipe::Coordinator { .. }, Some(_)) = (&self.starters[i].recipe, &kept)
-            && let Some(kept) = kept
-        {
-            return kept;
-        }
         let (now, epoch) = (self.clock.now(), self.epoch(i));
         self.starters[i].started = (epoch, self.clock.now_ns());
         self.starters[i].starts += 1;
@@ -544,10 +539,13 @@ impl World {
             Recipe::Stun => Box::new(StunProgram::new()),
             Recipe::Resolver { prefix } => Box::new(ResolverProgram::new(*prefix)),
             Recipe::Coordinator { name, relays } => {
+                let key = self.key("coordinator", name, 0);
                 let config =
-                    coord::server::ServerConfig::new(self.key("coordinator", name, 0), relays.clone());
-                let server = coord::server::Server::new(config, rng("coordinator", name), now);
-                Box::new(CoordinatorProgram::new(name.clone(), server))
+                    coord::server::ServerConfig { epoch, ..coord::server::ServerConfig::new(key, relays.clone()) };
+                let before = kept.and_then(|kept| (kept as Box<dyn Any>).downcast::<CoordinatorProgram>().ok());
+                let state = before.and_then(|before| before.into_kept()).unwrap_or_default();
+                let server = coord::server::Server::load(config, state.clone(), rng("coordinator", name), now);
+                Box::new(CoordinatorProgram::new(name.clone(), server, Some(state)))
             }
         }
     }

@@ -253,6 +253,8 @@ fn icmp_in_the_tunnel() {
         keys,
         coordinator: vec![ep("33.0.0.1:443")],
         coordinator_key: [4; 32],
+        coordinator_host: String::new(),
+        auth_key: None,
         epoch: Duration::ZERO,
         proxy: None,
         policy: Policy::default(),
