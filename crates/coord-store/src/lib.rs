@@ -44,7 +44,9 @@ pub enum StoreError {
         source: Box<redb::Error>,
     },
     /// The file is of a later version of the program.
-    #[error("{path} was written by a later version (schema {found}, this one knows {SCHEMA}): start that version")]
+    #[error(
+        "{path} was written by a later version (schema {found}, this one knows {SCHEMA}): start that version"
+    )]
     TooNew {
         /// The file.
         path: PathBuf,
@@ -52,7 +54,9 @@ pub enum StoreError {
         found: u32,
     },
     /// The file is of an earlier version of the program that cannot be read any more.
-    #[error("{path} was written by an earlier version (schema {found}, this one knows {SCHEMA}): move it away to start anew")]
+    #[error(
+        "{path} was written by an earlier version (schema {found}, this one knows {SCHEMA}): move it away to start anew"
+    )]
     TooOld {
         /// The file.
         path: PathBuf,
@@ -135,7 +139,9 @@ impl Store {
                 Err(error) => return Err(error.into()),
             };
             let value = table.get(SCHEMA_KEY)?;
-            Ok(value.and_then(|value| value.value().try_into().ok()).map(|bytes| Some(u32::from_be_bytes(bytes))))
+            Ok(value
+                .and_then(|value| value.value().try_into().ok())
+                .map(|bytes| Some(u32::from_be_bytes(bytes))))
         };
         read().map_err(|error| self.failed(error))?.ok_or(StoreError::Foreign { path: self.path.clone() })
     }
@@ -153,15 +159,17 @@ impl Store {
         let mut state = State::default();
         let read = || -> Result<_, redb::Error> {
             let transaction = self.database.begin_read()?;
-            let settings = transaction.open_table(META)?.get(SETTINGS_KEY)?.map(|value| value.value().to_vec());
-            let all = |table: TableDefinition<'_, u32, &'static [u8]>| -> Result<Vec<(u32, Vec<u8>)>, redb::Error> {
-                let table = transaction.open_table(table)?;
-                let entries = table.iter()?.map(|entry| {
-                    let (id, value) = entry?;
-                    Ok((id.value(), value.value().to_vec()))
-                });
-                entries.collect()
-            };
+            let settings =
+                transaction.open_table(META)?.get(SETTINGS_KEY)?.map(|value| value.value().to_vec());
+            let all =
+                |table: TableDefinition<'_, u32, &'static [u8]>| -> Result<Vec<(u32, Vec<u8>)>, redb::Error> {
+                    let table = transaction.open_table(table)?;
+                    let entries = table.iter()?.map(|entry| {
+                        let (id, value) = entry?;
+                        Ok((id.value(), value.value().to_vec()))
+                    });
+                    entries.collect()
+                };
             Ok((settings, all(NODES)?, all(KEYS)?))
         };
         let (settings, nodes, keys) = read().map_err(|error| self.failed(error))?;

@@ -1,5 +1,9 @@
 //! What is written is there afterwards, whatever happens to the process.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and a child talks to its parent")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and a child talks to its parent"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};

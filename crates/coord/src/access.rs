@@ -103,7 +103,9 @@ pub enum AccessError {
     #[error("`{0}` is no port; write \"443\" or \"8000-8080\"")]
     Ports(String),
     /// A selector or a group without a name, or with one that is too long.
-    #[error("`{0}` names nobody; write \"*\", \"tag:NAME\", \"group:NAME\" or a node's name, of 1 to 63 bytes")]
+    #[error(
+        "`{0}` names nobody; write \"*\", \"tag:NAME\", \"group:NAME\" or a node's name, of 1 to 63 bytes"
+    )]
     Selector(String),
     /// A rule speaks of a group that is not there.
     #[error("there is no group `{0}`; add it to `groups`")]
@@ -246,7 +248,11 @@ impl FromStr for Ports {
 
 impl fmt::Display for Ports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.low == self.high { write!(f, "{}", self.low) } else { write!(f, "{}-{}", self.low, self.high) }
+        if self.low == self.high {
+            write!(f, "{}", self.low)
+        } else {
+            write!(f, "{}-{}", self.low, self.high)
+        }
     }
 }
 
@@ -300,7 +306,9 @@ mod tests {
 
     #[test]
     fn what_no_rule_permits_is_forbidden() {
-        let rules = access(r#"{"rules": [{"from": ["laptop"], "to": ["tag:web"], "protocol": "tcp", "ports": ["443"]}]}"#);
+        let rules = access(
+            r#"{"rules": [{"from": ["laptop"], "to": ["tag:web"], "protocol": "tcp", "ports": ["443"]}]}"#,
+        );
         let (laptop, web) = (node("laptop", &[]), node("one", &["web"]));
         let there = rules.grants(&laptop, &web);
         assert!(there.permit(TCP, Some(443)));
@@ -314,7 +322,9 @@ mod tests {
         let rules = access(
             r#"{"groups": {"ours": ["laptop", "tag:phone"]}, "rules": [{"from": ["group:ours"], "to": ["*"], "ports": ["8000-8080"]}]}"#,
         );
-        for (from, permitted) in [(node("laptop", &[]), true), (node("x", &["phone"]), true), (node("x", &[]), false)] {
+        for (from, permitted) in
+            [(node("laptop", &[]), true), (node("x", &["phone"]), true), (node("x", &[]), false)]
+        {
             let grants = rules.grants(&from, &node("y", &[]));
             assert_eq!(grants.permit(UDP, Some(8080)), permitted, "{}", from.name);
             assert!(!grants.permit(ICMP, None), "ports speak of TCP and UDP");
@@ -336,7 +346,10 @@ mod tests {
         for (json, part) in [
             (r#"{"rules": [{"from": ["group:x"], "to": ["*"]}]}"#, "no group `x`"),
             (r#"{"groups": {"a": ["group:b"], "b": []}}"#, "group `a` has a group in it"),
-            (r#"{"rules": [{"from": ["*"], "to": ["*"], "protocol": "icmp", "ports": ["1"]}]}"#, "rule 1 has ports"),
+            (
+                r#"{"rules": [{"from": ["*"], "to": ["*"], "protocol": "icmp", "ports": ["1"]}]}"#,
+                "rule 1 has ports",
+            ),
             (r#"{"rules": [{"from": ["tag:"], "to": ["*"]}]}"#, "names nobody"),
             (r#"{"rules": [{"from": ["*"], "to": ["*"], "ports": ["9-1"]}]}"#, "is no port"),
             (r#"{"rules": [{"from": ["*"], "to": ["*"], "till": "noon"}]}"#, "unknown field `till`"),
@@ -344,7 +357,10 @@ mod tests {
             let told = wrong(json);
             assert!(told.contains(part), "{json}: {told}");
         }
-        let many = Access { rules: vec![Rule { from: vec![], to: vec![], protocol: Protocol::Any, ports: vec![] }; 1001], ..Access::default() };
+        let many = Access {
+            rules: vec![Rule { from: vec![], to: vec![], protocol: Protocol::Any, ports: vec![] }; 1001],
+            ..Access::default()
+        };
         assert_eq!(many.check(), Err(AccessError::TooMany { what: "rules", most: 1000 }));
     }
 

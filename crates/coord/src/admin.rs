@@ -39,7 +39,10 @@ pub struct Admin {
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin").field("opened", &self.opened).field("open", &self.open).finish_non_exhaustive()
+        f.debug_struct("Admin")
+            .field("opened", &self.opened)
+            .field("open", &self.open)
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,7 +85,8 @@ impl Admin {
                 Incoming::Opened { .. } => self.opened = true,
                 Incoming::Served => return Err(Error::Http),
                 Incoming::Message(message) => {
-                    self.open = self.open.checked_sub(1).ok_or(Error::Protocol("a response without a request"))?;
+                    self.open =
+                        self.open.checked_sub(1).ok_or(Error::Protocol("a response without a request"))?;
                     self.responses.push_back(response(&message)?);
                 }
             }

@@ -189,7 +189,11 @@ impl Channel {
                         Asked::Answer { status, response } => {
                             self.output.extend_from_slice(&response);
                             self.input.clear();
-                            return if status == 200 { Ok(Some(Incoming::Served)) } else { Err(Error::Answered(status)) };
+                            return if status == 200 {
+                                Ok(Some(Incoming::Served))
+                            } else {
+                                Err(Error::Answered(status))
+                            };
                         }
                     }
                 }

@@ -12,7 +12,8 @@ use crate::channel::{Channel, Incoming};
 use crate::http::Door;
 use crate::wire::{ToClient, ToServer, frame, parse_to_client};
 use crate::{
-    DEAD_AFTER, Delta, Error, HANDSHAKE_WITHIN, KEEP_ALIVE, MAP_WITHIN, MapUpdate, MapVersion, NodeInfo, Update,
+    DEAD_AFTER, Delta, Error, HANDSHAKE_WITHIN, KEEP_ALIVE, MAP_WITHIN, MapUpdate, MapVersion, NodeInfo,
+    Update,
 };
 
 /// Who the client is and whom it trusts.

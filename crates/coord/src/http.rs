@@ -199,7 +199,9 @@ mod tests {
         for door in Door::ALL {
             let bytes = request("a\r\nX: y", door, &[7; INITIATION]);
             assert!(!bytes.contains("\r\nX:"));
-            let Asked::Upgrade { door: seen, initiation } = asked(bytes.as_bytes()) else { panic!("{bytes}") };
+            let Asked::Upgrade { door: seen, initiation } = asked(bytes.as_bytes()) else {
+                panic!("{bytes}")
+            };
             assert_eq!((seen, initiation), (door, [7; INITIATION]));
         }
         assert_eq!(switched(switching_protocols().as_bytes()), Ok(()));

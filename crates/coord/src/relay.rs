@@ -135,8 +135,8 @@ impl Relay {
     /// The next deadline and what it is for; none without a stream.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let stream = self.stream.as_ref()?;
-        let mut next =
-            (stream.keep_alive_at, "relay's coord keep-alive").min((stream.heard + DEAD_AFTER, "coord silence"));
+        let mut next = (stream.keep_alive_at, "relay's coord keep-alive")
+            .min((stream.heard + DEAD_AFTER, "coord silence"));
         if !stream.opened {
             next = next.min((stream.since + HANDSHAKE_WITHIN, "coord handshake"));
         }
@@ -170,7 +170,9 @@ impl Relay {
                         let new: BTreeSet<_> = keys.into_iter().map(|key| key.0).collect();
                         let old = self.allowed.replace(new).unwrap_or_default();
                         self.events.push_back(RelayEvent::Listed);
-                        let gone = old.into_iter().filter(|key| self.allowed.as_ref().is_some_and(|new| !new.contains(key)));
+                        let gone = old
+                            .into_iter()
+                            .filter(|key| self.allowed.as_ref().is_some_and(|new| !new.contains(key)));
                         self.events.extend(gone.map(RelayEvent::Dismissed));
                     }
                     ToClient::Admission { admit, dismiss } => {

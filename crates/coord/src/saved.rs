@@ -15,7 +15,9 @@ pub enum SavedError {
     #[error("not a saved map, or a damaged one: {0}; delete it, the server will send a new one")]
     Damaged(String),
     /// Of another version of the program.
-    #[error("a saved map of version {0}, where this program knows {VERSION}; delete it, the server will send a new one")]
+    #[error(
+        "a saved map of version {0}, where this program knows {VERSION}; delete it, the server will send a new one"
+    )]
     Version(u32),
     /// Longer than a server may send.
     #[error("a saved map of {0} bytes is too long; delete it, the server will send a new one")]

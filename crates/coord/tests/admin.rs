@@ -96,7 +96,8 @@ impl Desk {
 fn an_administrator_lets_a_machine_in_with_a_key_made_on_the_spot() {
     let mut network = network();
     let mut desk = Desk::open(&mut network, &ADMIN);
-    let (status, made) = desk.ask(&mut network, "POST", "/v1/keys", &json!({ "tags": ["web"], "lifetime_s": 60 }));
+    let (status, made) =
+        desk.ask(&mut network, "POST", "/v1/keys", &json!({ "tags": ["web"], "lifetime_s": 60 }));
     let made: KeyView = serde_json::from_value(made).unwrap();
     assert_eq!((status, made.expires), (201, Some(60)));
     let auth_key = made.key.unwrap();
@@ -107,9 +108,16 @@ fn an_administrator_lets_a_machine_in_with_a_key_made_on_the_spot() {
     network.settle();
     let (_, node) = desk.ask(&mut network, "GET", "/v1/nodes/1", &Value::Null);
     let node: NodeView = serde_json::from_value(node).unwrap();
-    assert_eq!((node.info.name.as_str(), &node.info.tags[..], node.auth_key), ("machine-1", &["web".into()][..], Some(1)));
+    assert_eq!(
+        (node.info.name.as_str(), &node.info.tags[..], node.auth_key),
+        ("machine-1", &["web".into()][..], Some(1))
+    );
     let (_, listed) = desk.ask(&mut network, "GET", "/v1/keys", &Value::Null);
-    assert_eq!((&listed["keys"][0]["used"], &listed["keys"][0]["key"]), (&json!(1), &Value::Null), "told once");
+    assert_eq!(
+        (&listed["keys"][0]["used"], &listed["keys"][0]["key"]),
+        (&json!(1), &Value::Null),
+        "told once"
+    );
 }
 
 #[test]
@@ -131,7 +139,10 @@ fn what_an_administrator_sets_is_in_force_and_told() {
         assert_eq!(status, 204, "{path}: {told}");
     }
     let (_, node) = desk.ask(&mut network, "GET", "/v1/nodes/1", &Value::Null);
-    assert_eq!((&node["name"], &node["tags"], &node["key_expires"]), (&json!("web"), &json!(["a", "b"]), &json!(1000)));
+    assert_eq!(
+        (&node["name"], &node["tags"], &node["key_expires"]),
+        (&json!("web"), &json!(["a", "b"]), &json!(1000))
+    );
     let (_, access) = desk.ask(&mut network, "GET", "/v1/access", &Value::Null);
     let access: Option<Access> = serde_json::from_value(access["access"].clone()).unwrap();
     assert_eq!(access.unwrap().rules.len(), 1);
@@ -155,7 +166,13 @@ fn mistakes_are_told_with_the_status_that_fits() {
         ("PATCH", "/v1/access", Value::Null, 405, "GET, PUT, DELETE"),
         ("GET", "/v1/nodes/7", Value::Null, 404, "no node 7"),
         ("GET", "/v1/nodes/x", Value::Null, 404, "there is no"),
-        ("PUT", "/v1/access", json!({ "rules": [{ "from": ["group:x"], "to": ["*"] }] }), 400, "no group `x`"),
+        (
+            "PUT",
+            "/v1/access",
+            json!({ "rules": [{ "from": ["group:x"], "to": ["*"] }] }),
+            400,
+            "no group `x`",
+        ),
         ("PUT", "/v1/access", json!({ "rule": [] }), 400, "unknown field"),
         ("POST", "/v1/keys", json!({ "tags": [""] }), 400, "tags"),
         ("DELETE", "/v1/keys/3", Value::Null, 404, "no pre-authentication key 3"),
@@ -192,7 +209,8 @@ fn an_answer_waits_until_what_it_says_is_stored() {
     assert_eq!(desk.admin.poll_response(), None);
     network.server.stored(write.id, network.now);
     desk.pump(&mut network).unwrap();
-    let statuses: Vec<_> = std::iter::from_fn(|| desk.admin.poll_response()).map(|response| response.status).collect();
+    let statuses: Vec<_> =
+        std::iter::from_fn(|| desk.admin.poll_response()).map(|response| response.status).collect();
     assert_eq!(statuses, [201, 200], "in the order of the requests");
 }
 
@@ -211,7 +229,10 @@ fn the_page_and_the_server_agree_about_the_routes() {
     for (method, path) in described {
         let (status, told) = desk.ask(&mut network, method, &path.replace("{id}", "1"), &Value::Null);
         let told = told.to_string();
-        assert!(!(told.contains("there is no /") || told.contains("not implemented")), "{method} {path}: {status} {told}");
+        assert!(
+            !(told.contains("there is no /") || told.contains("not implemented")),
+            "{method} {path}: {status} {told}"
+        );
         assert_ne!(status, 405, "{method} {path}");
     }
 }

@@ -16,7 +16,8 @@ use coord::{Access, Error, MapUpdate, MapVersion, Refusal, Update};
 /// A network that not everybody may join, with the keys 1 (single-use), 2 (reusable, ephemeral, tagged) and 3 (ends in a minute).
 fn closed() -> Network {
     let mut network = Network::new();
-    let config = ServerConfig { admission: Admission::Approved, ..ServerConfig::new(SERVER_PRIVATE, vec![relay()]) };
+    let config =
+        ServerConfig { admission: Admission::Approved, ..ServerConfig::new(SERVER_PRIVATE, vec![relay()]) };
     network.server = Server::new(config, rng(1), network.now);
     let keys = [
         NewKey::default(),
@@ -229,7 +230,8 @@ fn access_rules_and_relays_reach_everybody_when_they_change() {
     (1..=2).for_each(|number| {
         network.join(number);
     });
-    let access: Access = serde_json::from_str(r#"{"rules": [{"from": ["machine-1"], "to": ["*"]}]}"#).unwrap();
+    let access: Access =
+        serde_json::from_str(r#"{"rules": [{"from": ["machine-1"], "to": ["*"]}]}"#).unwrap();
     network.server.set_access(Some(access.clone()), network.now).unwrap();
     network.server.set_relays(Some(Vec::new()), network.now).unwrap();
     network.settle();
@@ -243,7 +245,8 @@ fn access_rules_and_relays_reach_everybody_when_they_change() {
 #[test]
 fn nobody_hears_of_what_is_not_stored() {
     let mut network = Network::new();
-    network.server = Server::load(ServerConfig::new(SERVER_PRIVATE, vec![relay()]), State::default(), rng(1), start());
+    network.server =
+        Server::load(ServerConfig::new(SERVER_PRIVATE, vec![relay()]), State::default(), rng(1), start());
     let mut disk = State::default();
     network.join(1);
     assert!(!network.machines[0].client.is_registered());
@@ -265,7 +268,8 @@ fn nobody_hears_of_what_is_not_stored() {
     network.assert_agreement();
     // What was stored by now is enough to go on with: numbers, addresses, keys and what nodes had reported.
     let again = Server::load(ServerConfig::new(SERVER_PRIVATE, vec![relay()]), disk, rng(2), network.now);
-    let known = |server: &Server| server.nodes().map(|node| (node.tunnel_ip, node.disco_key)).collect::<Vec<_>>();
+    let known =
+        |server: &Server| server.nodes().map(|node| (node.tunnel_ip, node.disco_key)).collect::<Vec<_>>();
     assert_eq!(known(&again), known(&network.server));
     network.server = again;
     network.machines.iter_mut().for_each(|machine| machine.conn = None);
@@ -280,7 +284,8 @@ fn nobody_hears_of_what_is_not_stored() {
 
 #[test]
 fn numbers_are_not_soon_given_again_even_over_a_restart() {
-    let mut server = Server::load(ServerConfig::new(SERVER_PRIVATE, vec![]), State::default(), rng(1), start());
+    let mut server =
+        Server::load(ServerConfig::new(SERVER_PRIVATE, vec![]), State::default(), rng(1), start());
     let mut disk = State::default();
     let mut network = Network::new();
     std::mem::swap(&mut network.server, &mut server);
@@ -337,5 +342,7 @@ fn a_flood_of_updates_costs_the_others_two_a_second() {
 fn a_machine_that_waits_is_told_in_the_servers_events() {
     let mut network = closed();
     join(&mut network, config(1));
-    assert!(matches!(&network.server_events[..], [ServerEvent::Waits { id: 1, name, .. }] if name == "machine-1"));
+    assert!(
+        matches!(&network.server_events[..], [ServerEvent::Waits { id: 1, name, .. }] if name == "machine-1")
+    );
 }

@@ -57,9 +57,7 @@ fn each_learns_of_the_others_by_delta() {
         .collect();
     assert_eq!(seen, expected);
     // The last got them all at once.
-    assert!(
-        matches!(network.machines[4].maps().next(), Some(MapUpdate::Full(map)) if map.peers.len() == 4)
-    );
+    assert!(matches!(network.machines[4].maps().next(), Some(MapUpdate::Full(map)) if map.peers.len() == 4));
 }
 
 #[test]

@@ -96,7 +96,8 @@ fn to_client() -> impl Strategy<Value = ToClient> {
             ToClient::Resumed { version, you, relays: Vec::new(), access: None, added, removed }
         }),
         (any::<u64>(), many(), many(), any::<Vec<u32>>()).prop_map(|(generation, added, pairs, removed)| {
-            let changed = pairs.windows(2).filter_map(|pair| NodeChange::between(&pair[0], &pair[1])).collect();
+            let changed =
+                pairs.windows(2).filter_map(|pair| NodeChange::between(&pair[0], &pair[1])).collect();
             ToClient::Delta { generation, added, changed, removed, relays: None, access: None }
         }),
         ".{0,20}".prop_map(|reason| ToClient::Refused { code: Refusal::Full, reason }),

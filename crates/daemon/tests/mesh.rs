@@ -116,6 +116,8 @@ fn member(
         keys: peer::Keys { node: [seed; 32], disco: [seed + 1; 32], machine: [seed + 2; 32] },
         coordinator: vec![coordinator.0],
         coordinator_key: coordinator.1,
+        coordinator_host: String::new(),
+        auth_key: None,
         epoch: Duration::from_secs(1_767_225_600),
         policy: peer::Policy { loopback: true, ..peer::Policy::default() },
         proxy: None,
@@ -159,7 +161,7 @@ async fn two_peers_talk_by_the_relay_and_then_directly_and_all_end_when_told() {
     let server =
         coord::server::Server::new(coord::server::ServerConfig::new([9; 32], vec![relay]), rng(2), now);
     let coordinator = (coordinator, server.public_key());
-    run(&mut tasks, CoordinatorProgram::new("coord".into(), server), coord_net, &stopped);
+    run(&mut tasks, CoordinatorProgram::new("coord".into(), server, None), coord_net, &stopped);
 
     let mut takkie = member(&mut tasks, "takkie", 10, coordinator, &stopped);
     let mut flappie = member(&mut tasks, "flappie", 20, coordinator, &stopped);

@@ -350,14 +350,18 @@ impl Server {
 
     /// Status and body of the answer to a request.
     fn route(&mut self, method: &str, path: &str, body: &[u8], now: Instant) -> (u16, Value) {
-        let matching = ROUTES.iter().filter_map(|(method, pattern)| Some((method, pattern, matches(pattern, path)?)));
+        let matching =
+            ROUTES.iter().filter_map(|(method, pattern)| Some((method, pattern, matches(pattern, path)?)));
         let matching: Vec<_> = matching.collect();
         let Some((_, pattern, id)) = matching.iter().find(|(allowed, ..)| **allowed == method) else {
             return if matching.is_empty() {
                 (404, json!({ "error": format!("there is no {path}") }))
             } else {
                 let allowed: Vec<_> = matching.iter().map(|(method, ..)| *method).collect();
-                (405, json!({ "error": format!("{path} takes {}", allowed.iter().map(|m| **m).collect::<Vec<_>>().join(", ")) }))
+                (
+                    405,
+                    json!({ "error": format!("{path} takes {}", allowed.iter().map(|m| **m).collect::<Vec<_>>().join(", ")) }),
+                )
             };
         };
         let answer = self.answer((method, pattern), *id, body, now);
@@ -453,7 +457,9 @@ fn check_tags(tags: &[String]) -> Result<(), AdminError> {
     if tags.len() <= MAX_TAGS && tags.iter().all(good) {
         Ok(())
     } else {
-        Err(AdminError::Bad(format!("at most {MAX_TAGS} tags, each of 1 to 63 bytes without control characters")))
+        Err(AdminError::Bad(format!(
+            "at most {MAX_TAGS} tags, each of 1 to 63 bytes without control characters"
+        )))
     }
 }
 

@@ -164,7 +164,8 @@ impl Server {
             #[serde(skip_serializing_if = "Option::is_none")]
             access: Option<Rules>,
         }
-        let added = added.iter().filter_map(|id| self.registry.get_mut(*id).map(|node| node.json().to_owned()));
+        let added =
+            added.iter().filter_map(|id| self.registry.get_mut(*id).map(|node| node.json().to_owned()));
         let added = added.collect();
         let relays = relays.then(|| self.relay_map());
         let access = access.then(|| Rules { now: self.access_rules().cloned() });
@@ -236,7 +237,8 @@ impl Server {
     /// What is different from the map of that generation.
     fn resumed(&mut self, id: u32, generation: u64) -> Bytes {
         let added = self.registry.iter().filter(|node| node.changed_at > generation);
-        let added: Vec<NodeInfo> = added.filter_map(|node| self.as_told(node.record.info.id)).cloned().collect();
+        let added: Vec<NodeInfo> =
+            added.filter_map(|node| self.as_told(node.record.info.id)).cloned().collect();
         let removals = self.changes.removals.iter().filter(|(at, _)| *at > generation);
         let removed = removals.map(|(_, id)| *id).filter(|id| added.iter().all(|node| node.id != *id));
         let (removed, version) = (removed.collect(), self.version());
@@ -276,7 +278,8 @@ impl Server {
         let head = frame(&Head { r#type: "full", version, you, relays, access });
         // Without the closing brace, which ends the peers.
         let mut head = BytesMut::from(&head[..head.len() - 1]);
-        let length = u32::try_from(head.len() - 4 + peers).expect("the server's limits keep messages below 4 GiB");
+        let length =
+            u32::try_from(head.len() - 4 + peers).expect("the server's limits keep messages below 4 GiB");
         head[..4].copy_from_slice(&length.to_be_bytes());
         head.freeze()
     }

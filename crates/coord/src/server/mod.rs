@@ -18,8 +18,8 @@ use rand_chacha::ChaCha12Rng;
 
 pub use self::admin::{AdminError, KeyView, NodeView, ROUTES, Status};
 pub use self::config::{Admission, Limits, ServerConfig};
-pub use self::keys::{NewKey, record as key_record, text_of as key_text};
 use self::keys::Keys;
+pub use self::keys::{NewKey, record as key_record, text_of as key_text};
 use self::map::Changes;
 use self::registry::{Registration, Registry, Terms};
 use self::unstored::Unstored;
@@ -438,8 +438,12 @@ impl Server {
             Door::Relay if !self.relay_map().iter().any(|relay| relay.key == remote) => {
                 return Err(Error::Stranger("relay of the network"));
             }
-            Door::Admin if count(Role::Admin) >= self.config.limits.admins => return Err(Error::TooManyPending),
-            Door::Relay if count(Role::Relay) >= self.config.limits.admins => return Err(Error::TooManyPending),
+            Door::Admin if count(Role::Admin) >= self.config.limits.admins => {
+                return Err(Error::TooManyPending);
+            }
+            Door::Relay if count(Role::Relay) >= self.config.limits.admins => {
+                return Err(Error::TooManyPending);
+            }
             Door::Admin => Role::Admin,
             Door::Relay => Role::Relay,
         };
@@ -469,7 +473,8 @@ impl Server {
             (ToServer::Register { .. }, _) => Err(Error::Protocol("registered twice, or at another door")),
             (ToServer::Update(update), Role::Arriving(id) | Role::Member(id)) => {
                 registry::check(&update).map_err(refused)?;
-                let spent = now.saturating_duration_since(stream.allowance.1).as_millis() / UPDATE_EVERY.as_millis();
+                let spent =
+                    now.saturating_duration_since(stream.allowance.1).as_millis() / UPDATE_EVERY.as_millis();
                 let earned = u32::try_from(spent).unwrap_or(u32::MAX);
                 let (left, since) = &mut stream.allowance;
                 if earned > 0 {
@@ -521,7 +526,13 @@ impl Server {
             Some(node) => node.record.info.key_expires,
             None => self.key_end(unix),
         };
-        Ok(Terms { admitted: settled || !names_matter || key.is_some(), key, key_expires, names_matter, unix })
+        Ok(Terms {
+            admitted: settled || !names_matter || key.is_some(),
+            key,
+            key_expires,
+            names_matter,
+            unix,
+        })
     }
 
     fn key_end(&self, unix: u64) -> Option<u64> {
@@ -538,7 +549,8 @@ impl Server {
             self.note(id);
         }
         let old_key = known.and_then(|id| self.registry.get(id)).map(|node| node.record.info.node_key);
-        let (conn, name, key) = (registration.conn, registration.name.clone(), registration.terms.key.clone());
+        let (conn, name, key) =
+            (registration.conn, registration.name.clone(), registration.terms.key.clone());
         let rotated = old_key.is_some_and(|old| old != registration.node_key);
         let registered = self.registry.register(registration);
         let id = registered.id;

@@ -190,12 +190,15 @@ impl Registry {
         check_name(&new.name)?;
         check(&new.update)?;
         let known = self.of_machine(&new.machine);
-        if self.by_key.get(&new.node_key).is_some_and(|id| known.map(|node| node.record.info.id) != Some(*id)) {
+        if self.by_key.get(&new.node_key).is_some_and(|id| known.map(|node| node.record.info.id) != Some(*id))
+        {
             return Err(Refusal::NodeKeyTaken);
         }
         match known {
             Some(node) if node.record.standing == Standing::Revoked => Err(Refusal::Revoked),
-            Some(node) if node.expired && node.record.info.node_key == new.node_key => Err(Refusal::KeyExpired),
+            Some(node) if node.expired && node.record.info.node_key == new.node_key => {
+                Err(Refusal::KeyExpired)
+            }
             _ => Ok(()),
         }
     }

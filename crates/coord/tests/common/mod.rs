@@ -253,7 +253,9 @@ impl Machine {
                     });
                     self.peers.extend(delta.added.iter().map(|node| (node.id, node.clone())));
                     for change in &delta.changed {
-                        change.clone().apply(self.peers.get_mut(&change.id).expect("a change of a known node"));
+                        change
+                            .clone()
+                            .apply(self.peers.get_mut(&change.id).expect("a change of a known node"));
                     }
                 }
                 _ => {}
