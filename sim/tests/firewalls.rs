@@ -220,3 +220,45 @@ fn mistakes_in_firewalls_and_proxies_are_refused() {
         assert!(error.contains(wanted), "{firewall} {host} {proxy}: {error}");
     }
 }
+
+#[test]
+fn a_relay_without_tls_is_found_on_port_80_where_only_tls_passes_on_443() {
+    let ports = |scenario: &Scenario| -> Vec<u16> {
+        let run = play(scenario, 1, Options::default());
+        assert!(run.verdict.passed(), "{:?}", run.verdict);
+        let of_takkie = run.records.iter().filter_map(|record| match &record.event {
+            Event::Relay { host, state: trace::ServerState::Connected, address, .. }
+                if &**host == "takkie" =>
+            {
+                Some(address.port())
+            }
+            _ => None,
+        });
+        of_takkie.collect()
+    };
+    let mut scenario = shipped("firewall/tls-only-443");
+    assert_eq!(ports(&scenario), [80]);
+    let Some(firewall) = &mut scenario.routers["home-a"].firewall else { panic!("a firewall") };
+    firewall.tls = Vec::new().into();
+    assert_eq!(ports(&scenario), [443]);
+}
+
+#[test]
+fn what_routers_answer_to_early_checks_reaches_a_peer_that_goes_on() {
+    let told = |scenario: &Scenario| {
+        let run = play(scenario, 1, Options::default());
+        assert!(run.verdict.passed(), "{:?}", run.verdict);
+        let heard = run
+            .records
+            .iter()
+            .filter(|record| matches!(&record.event, Event::Delivered { payload: trace::Payload::Icmp, .. }));
+        heard.count()
+    };
+    let mut scenario = shipped("nat/answers-rst");
+    assert!(told(&scenario) > 0);
+    for router in scenario.routers.values_mut() {
+        let Some(nat::Translation::Axes(nat)) = &mut router.nat else { panic!("axes") };
+        nat.unsolicited = nat::Unsolicited::Drop;
+    }
+    assert_eq!(told(&scenario), 0);
+}

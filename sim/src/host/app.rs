@@ -168,8 +168,7 @@ impl Users for Apps {
                     self.out.push_back(UserOutput::Event(echo));
                 }
             }
-            // What a host knows of errors inside the tunnel: nobody sends them.
-            // Nobody fragments inside the tunnel.
+            // What a host knows of errors inside the tunnel: nobody sends them, and nobody fragments there.
             Body::Error(_) | Body::Fragment(_) => {}
         }
     }
@@ -211,6 +210,12 @@ impl Apps {
             self.start_bulk(i, from, to, now);
             return;
         }
+        let stop = flow.spec.stop.map(|stop| self.epoch.after(stop));
+        if stop.is_some_and(|stop| stop <= now) {
+            // It was over before the name was known, or while the host slept.
+            flow.next = None;
+            return;
+        }
         let seq = flow.seq;
         flow.seq += 1;
         next += flow.spec.interval;
@@ -218,7 +223,6 @@ impl Apps {
         if next <= now {
             next = now + flow.spec.interval;
         }
-        let stop = flow.spec.stop.map(|stop| self.epoch.after(stop));
         flow.next = stop.is_none_or(|stop| next < stop).then_some(next);
         let request = Message {
             flow: flow.spec.index,
