@@ -190,14 +190,22 @@ pub(crate) mod coord_server {
         client.connected(start());
         vec![
             whole(std::iter::from_fn(|| client.poll_transmit(1 << 16)).collect::<Vec<_>>().concat()),
-            whole(coord::PREAMBLE),
+            whole(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", coord::HEALTH)),
         ]
     }
 
     pub(super) fn client() -> Client {
         let server_key = coord::public_key(&KEY);
         let (name, machine_key) = ("takkie".to_owned(), [1; 32]);
-        let config = ClientConfig { machine_key, server_key, name, node_key: [3; 32], disco_key: [4; 32] };
+        let config = ClientConfig {
+            machine_key,
+            server_key,
+            name,
+            node_key: [3; 32],
+            disco_key: [4; 32],
+            host: "coord".into(),
+            auth_key: Some("pbkey-1-00".into()),
+        };
         Client::new(config, rng(), start())
     }
 }
@@ -218,10 +226,13 @@ pub(crate) mod coord_client {
         assert!(!client.is_registered(), "nobody but the server can have answered");
         let _ = serde_json::from_slice::<coord::wire::ToServer>(data);
         let _ = serde_json::from_slice::<coord::wire::ToClient>(data);
+        let _ = serde_json::from_slice::<coord::Access>(data);
+        let _ = coord::Map::from_saved(data);
     }
 
     pub(crate) fn examples() -> Vec<Vec<u8>> {
-        vec![whole(coord::PREAMBLE), whole([&coord::PREAMBLE[..], &[0, 0, 0, 48], &[7; 48]].concat())]
+        let switch = b"HTTP/1.1 101 Switching Protocols\r\n\r\n";
+        vec![whole(switch), whole([&switch[..], &[0, 48], &[7; 48]].concat())]
     }
 }
 
