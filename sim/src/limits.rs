@@ -210,12 +210,6 @@ pub const LIMITS: &[Limit] = &[
         "No receiver closes its window because its program is slow.",
     ),
     limit(
-        "derp-without-tls",
-        "relay",
-        "DERP over plain TCP on 443 and 80, without TLS",
-        "A connection to a relay is ready one or two round trips sooner than with TLS.",
-    ),
-    limit(
         "relays-apart",
         "relay",
         "no mesh between relays, no limit on a client's rate",

@@ -2,13 +2,14 @@
 
 mod common;
 
-use common::{play, scenario, shipped};
+use common::{captures, play, read_capture, scenario, shipped, with_captures};
 use punchbag::Program;
 use punchbag::host::{ConnId, Input, Output};
+use punchbag::packet::{Body, Packet};
 use punchbag::scenario::{self as files, Action, Scenario};
 use punchbag::topology::Topology;
 use punchbag::world::{Options, Seed, World};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use trace::{Event, Proto};
@@ -236,7 +237,7 @@ fn a_relay_without_tls_is_found_on_port_80_where_only_tls_passes_on_443() {
         });
         of_takkie.collect()
     };
-    let mut scenario = shipped("firewall/tls-only-443");
+    let mut scenario = shipped("firewall/tls-only-port-80");
     assert_eq!(ports(&scenario), [80]);
     let Some(firewall) = &mut scenario.routers["home-a"].firewall else { panic!("a firewall") };
     firewall.tls = Vec::new().into();
@@ -261,4 +262,41 @@ fn what_routers_answer_to_early_checks_reaches_a_peer_that_goes_on() {
         nat.unsolicited = nat::Unsolicited::Drop;
     }
     assert_eq!(told(&scenario), 0);
+}
+
+/// What each connection to port 443 of a relay begins with, and the coordination server's likewise.
+fn first_words(servers: &str) -> Vec<Vec<u8>> {
+    let text = format!(
+        "title = \"Two servers\"\nuntil = \"2s\"\n\
+         host.takkie = {{ region = \"eu-west\", address = \"33.0.0.50\" }}\n\
+         host.flappie = {{ region = \"us-east\", address = \"33.0.0.60\" }}\n{servers}"
+    );
+    let run = play(&scenario(&text), 1, with_captures());
+    let mut first: BTreeMap<(SocketAddr, SocketAddr), Vec<u8>> = BTreeMap::new();
+    for bytes in captures(run).into_values() {
+        for captured in read_capture(&bytes) {
+            let Some(packet) = Packet::decode(&captured.frame[14..].to_vec().into()) else { continue };
+            if let Body::Tcp(segment) = packet.body
+                && packet.dst.port() == 443
+                && !segment.payload.is_empty()
+            {
+                first.entry((packet.src, packet.dst)).or_insert_with(|| segment.payload.to_vec());
+            }
+        }
+    }
+    first.into_values().collect()
+}
+
+#[test]
+fn port_443_speaks_tls_unless_the_scenario_says_otherwise() {
+    // A handshake record that holds a ClientHello (RFC 8446 §4 and §5.1).
+    let hello = |bytes: &Vec<u8>| matches!(bytes[..], [22, 3, 1 | 3, _, _, 1, ..]);
+    let secure = first_words("");
+    assert_eq!(secure.len(), 4, "two hosts, relay and coordination server each");
+    assert!(secure.iter().all(hello));
+
+    let plain = first_words("relay.relay = { tls = false }\ncoordinator = { tls = false }\n");
+    assert_eq!(plain.len(), 4);
+    assert!(!plain.iter().any(hello));
+    assert_eq!(plain.iter().filter(|bytes| bytes.starts_with(b"GET /derp HTTP/1.1\r\n")).count(), 2);
 }

@@ -33,12 +33,12 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "peer",
-        &["stun", "disco", "derp", "coord", "portmap", "wireguard", "pref64", "proxy"],
+        &["stun", "disco", "derp", "tls", "coord", "portmap", "wireguard", "pref64", "proxy"],
         "the peer is the real thing: it must not know that its network is simulated, nor write the simulator's log",
     ),
     (
         "program",
-        &["tcp", "stun", "derp", "coord", "portmap", "pref64", "proxy", "trace", "peer"],
+        &["tcp", "stun", "derp", "tls", "coord", "portmap", "pref64", "proxy", "trace", "peer"],
         "a program does not know whether a simulator or a machine carries what it sends",
     ),
     (
@@ -65,6 +65,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
             "report",
             "peer",
             "program",
+            "tls",
         ],
         "the simulator puts the parts together; other people's stacks stay in `interop`, out of every build",
     ),

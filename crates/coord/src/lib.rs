@@ -87,7 +87,9 @@ pub use channel::{MAX_FROM_CLIENT, MAX_FROM_SERVER};
 pub use error::{Error, Refusal};
 pub use http::{Door, HEALTH, PROTOCOL};
 pub use saved::SavedError;
-pub use types::{Delta, Map, MapUpdate, MapVersion, NatFacts, NodeChange, NodeInfo, RelayInfo, Update};
+pub use types::{
+    Delta, Map, MapUpdate, MapVersion, NatFacts, NodeChange, NodeInfo, RelayInfo, RelayTls, Update,
+};
 
 use std::time::Duration;
 

@@ -73,9 +73,27 @@ pub struct RelayInfo {
     /// TCP ports of the relay, best first.
     #[serde(default)]
     pub derp_ports: Vec<u16>,
+    /// How it secures its connections, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RelayTls>,
     /// STUN servers there.
     #[serde(default)]
     pub stun: Vec<SocketAddr>,
+}
+
+/// How a relay secures its connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RelayTls {
+    /// Those of its ports that speak TLS.
+    pub ports: Vec<u16>,
+    /// SHA-256 of its public key (SubjectPublicKeyInfo, RFC 7469 §2.4) or of its certificate. Without it, an authority that the
+    /// machine trusts must vouch for the name.
+    #[serde(with = "hex_key::option", skip_serializing_if = "Option::is_none")]
+    pub pin: Option<[u8; 32]>,
+    /// Its host name; its address, if that is empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
 }
 
 /// The state a client reports; each report replaces the one before.
@@ -227,6 +245,24 @@ pub struct Delta {
 
 /// Keys in JSON: 64 hexadecimal digits.
 pub(crate) mod hex_key {
+    /// A key that may be absent.
+    pub(crate) mod option {
+        use serde::{Deserialize, Deserializer, Serializer};
+
+        pub(crate) fn serialize<S: Serializer>(key: &Option<[u8; 32]>, to: S) -> Result<S::Ok, S::Error> {
+            match key {
+                Some(key) => super::serialize(key, to),
+                None => to.serialize_none(),
+            }
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<[u8; 32]>, D::Error> {
+            #[derive(Deserialize)]
+            struct Key(#[serde(with = "super")] [u8; 32]);
+            Ok(Option::<Key>::deserialize(from)?.map(|key| key.0))
+        }
+    }
+
     use serde::de::Error as _;
     use serde::{Deserialize, Deserializer, Serializer};
 

@@ -60,14 +60,18 @@ fn maps() -> impl Strategy<Value = Map> {
 
 fn relays() -> impl Strategy<Value = RelayInfo> {
     let ips = (any::<std::net::IpAddr>(), any::<Option<std::net::Ipv6Addr>>());
-    (any::<u16>(), ".{0,20}", keys(), ips, any::<Vec<u16>>(), addresses()).prop_map(
-        |(region, name, key, (addr, addr6), derp_ports, stun)| RelayInfo {
+    let tls = (any::<Vec<u16>>(), proptest::option::of(keys()), "[a-z.]{0,20}")
+        .prop_map(|(ports, pin, name)| coord::RelayTls { ports, pin, name });
+    let ports = (any::<Vec<u16>>(), proptest::option::of(tls));
+    (any::<u16>(), ".{0,20}", keys(), ips, ports, addresses()).prop_map(
+        |(region, name, key, (addr, addr6), (derp_ports, tls), stun)| RelayInfo {
             region,
             name,
             key,
             addr,
             addr6,
             derp_ports,
+            tls,
             stun,
         },
     )

@@ -118,6 +118,8 @@ fn member(
         coordinator_key: coordinator.1,
         coordinator_host: String::new(),
         auth_key: None,
+        coordinator_tls: None,
+        authorities: None,
         epoch: Duration::from_secs(1_767_225_600),
         policy: peer::Policy { loopback: true, ..peer::Policy::default() },
         proxy: None,
@@ -150,6 +152,7 @@ async fn two_peers_talk_by_the_relay_and_then_directly_and_all_end_when_told() {
         addr: LOOPBACK,
         addr6: None,
         derp_ports: vec![relay_at.port()],
+        tls: None,
         stun: vec![stun_at],
     };
     let server = derp::server::Server::new(derp::server::ServerConfig::default(), key, rng(1), now);

@@ -40,6 +40,10 @@ pub struct Config {
     pub coordinator_host: String,
     /// The pre-authentication key, where not everybody may join.
     pub auth_key: Option<String>,
+    /// Ports of the coordination server that speak TLS, and how it is known there.
+    pub coordinator_tls: Option<ServerTls>,
+    /// Who vouches for relays that come without a pin. Those are then not reached on their TLS ports, if this is `None`.
+    pub authorities: Option<tls::ClientConfig>,
     /// Unix time at the `now` that [`Peer::new`](crate::Peer::new) gets; WireGuard's handshakes carry it.
     pub epoch: Duration,
     /// The HTTP proxy that every TCP connection goes through, where the network demands one. As a browser does, a peer that
@@ -47,6 +51,17 @@ pub struct Config {
     pub proxy: Option<Proxy>,
     /// Timers.
     pub policy: Policy,
+}
+
+/// How connections to a server are secured.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    /// Those of its ports that speak TLS.
+    pub ports: Vec<u16>,
+    /// The host name or IP address that its certificate is for, if an authority vouches for it.
+    pub name: String,
+    /// By what it is known.
+    pub trust: tls::ClientConfig,
 }
 
 /// An HTTP proxy for tunnels (CONNECT, RFC 9110 §9.3.6).

@@ -1,24 +1,28 @@
 //! One TCP connection that is wanted, through several addresses and with back-off.
 //!
 //! ```text
-//!  idle ──start──▶ connecting ──▶ (asking) ──▶ shaking ──ready──▶ up
-//!                   ▲   │ failed     │ failed    │ failed        │ lost
-//!                   │   ▼            ▼           ▼               ▼
+//!  idle ──start──▶ connecting ──▶ (asking) ──▶ (securing) ──▶ shaking ──ready──▶ up
+//!                   ▲   │ failed     │ failed     │ failed      │ failed        │ lost
+//!                   │   ▼            ▼            ▼             ▼               ▼
 //!                   └─ next address; after the last, and after `up`: waiting
 //! ```
-//! With a proxy every connection goes to it first, and *asking* it for a tunnel to the address comes before the handshake.
+//! With a proxy every connection goes to it first, and *asking* it for a tunnel to the address comes before all else. On a port
+//! that speaks TLS, *securing* the connection comes before the handshake.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use proxy::Connect;
-use rand::RngExt;
+use rand::{Rng, RngExt};
 use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::SeedableRng;
+use tls::Tls;
 
-use crate::config::Proxy;
+use crate::config::{Proxy, ServerTls};
 use crate::io::{ConnId, Event, ServerState, Transmit};
 use crate::policy::Policy;
 use crate::reach::Reach;
@@ -74,8 +78,46 @@ enum State {
     Waiting { until: Instant },
     Connecting { conn: ConnId, deadline: Instant },
     Asking { conn: ConnId, deadline: Instant },
+    Securing { conn: ConnId, deadline: Instant },
     Shaking { conn: ConnId, deadline: Instant },
     Up { conn: ConnId, since: Instant },
+}
+
+/// How a server's connections are secured, and what time it is for its certificate.
+#[derive(Debug, Clone)]
+pub(crate) struct Security {
+    pub(crate) tls: ServerTls,
+    pub(crate) clock: tls::Clock,
+}
+
+/// The server's bytes among those that came in.
+#[derive(Debug)]
+pub(crate) enum Data<'d> {
+    AsCame(&'d [u8]),
+    Decrypted(Bytes),
+}
+
+impl Deref for Data<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Data::AsCame(bytes) => bytes,
+            Data::Decrypted(bytes) => bytes,
+        }
+    }
+}
+
+/// What came of bytes off the wire.
+#[derive(Debug)]
+pub(crate) struct Received<'d> {
+    /// Bytes flow from now on; it took that long to get a connection.
+    pub(crate) opened: Option<Duration>,
+    pub(crate) data: Data<'d>,
+}
+
+impl<'d> Received<'d> {
+    const NOTHING: Received<'static> = Received { opened: None, data: Data::AsCame(&[]) };
 }
 
 /// A connection to one server.
@@ -83,6 +125,11 @@ enum State {
 pub(crate) struct Dial {
     server: Server,
     proxy: Option<Arc<Proxy>>,
+    security: Option<Security>,
+    /// The filter of the connection, on a port that speaks TLS.
+    tls: Option<Tls>,
+    /// How long it took until there was a connection to the server.
+    took: Duration,
     /// The tunnel that is asked for, and what of the request is not written yet.
     tunnel: Option<(Connect, Bytes)>,
     addresses: Vec<SocketAddr>,
@@ -94,14 +141,24 @@ pub(crate) struct Dial {
     failures: u32,
     state: State,
     began: Option<Instant>,
+    /// The server asked not to be connected to before.
+    not_before: Option<Instant>,
     credit: usize,
 }
 
 impl Dial {
-    pub(crate) fn new(server: Server, addresses: Vec<SocketAddr>, proxy: Option<Arc<Proxy>>) -> Dial {
+    pub(crate) fn new(
+        server: Server,
+        addresses: Vec<SocketAddr>,
+        proxy: Option<Arc<Proxy>>,
+        security: Option<Security>,
+    ) -> Dial {
         Dial {
             server,
             proxy,
+            security,
+            tls: None,
+            took: Duration::ZERO,
             tunnel: None,
             addresses,
             at: 0,
@@ -109,6 +166,7 @@ impl Dial {
             failures: 0,
             state: State::Idle,
             began: None,
+            not_before: None,
             credit: 0,
         }
     }
@@ -118,6 +176,7 @@ impl Dial {
         match self.state {
             State::Connecting { conn, .. }
             | State::Asking { conn, .. }
+            | State::Securing { conn, .. }
             | State::Shaking { conn, .. }
             | State::Up { conn, .. } => Some(conn),
             State::Idle | State::Waiting { .. } => None,
@@ -148,16 +207,22 @@ impl Dial {
     pub(crate) fn stop(&mut self, reason: &str, env: &mut Env<'_>) -> bool {
         let streaming = matches!(self.state, State::Shaking { .. } | State::Up { .. });
         if let Some(conn) = self.conn() {
+            if let Some(tls) = &mut self.tls {
+                tls.close();
+                self.write_wire(conn, env.out);
+            }
             env.out.transmits.push_back(Transmit::Close(conn));
             self.report(ServerState::Closed, reason, env);
         }
+        self.tls = None;
         self.state = State::Idle;
         self.failures = 0;
         self.failed = 0;
         streaming
     }
 
-    /// The TCP connection is open; the handshake begins, if it is not a proxy that was connected. How long it took.
+    /// The TCP connection is open. How long it took, if bytes flow from now on: if there is no proxy to be asked and nothing
+    /// to be secured first.
     pub(crate) fn connected(&mut self, env: &mut Env<'_>) -> Option<Duration> {
         let State::Connecting { conn, .. } = self.state else { return None };
         if let (Some(proxy), Some(&to)) = (&self.proxy, self.addresses.get(self.at)) {
@@ -168,12 +233,37 @@ impl Dial {
             self.ask(env.out);
             return None;
         }
-        Some(self.shake(conn, env))
+        self.reached(conn, env)
     }
 
-    fn shake(&mut self, conn: ConnId, env: &Env<'_>) -> Duration {
-        self.state = State::Shaking { conn, deadline: env.now + env.policy.handshake_timeout };
-        env.now.saturating_duration_since(self.began.unwrap_or(env.now))
+    /// The server is at the other end.
+    fn reached(&mut self, conn: ConnId, env: &mut Env<'_>) -> Option<Duration> {
+        self.took = env.now.saturating_duration_since(self.began.unwrap_or(env.now));
+        let deadline = env.now + env.policy.handshake_timeout;
+        let Some(security) = self.security.as_ref().filter(|_| self.is_secure()) else {
+            self.state = State::Shaking { conn, deadline };
+            return Some(self.took);
+        };
+        let mut seed = [0; 32];
+        env.rng.fill_bytes(&mut seed);
+        let (tls, rng) = (&security.tls, ChaCha12Rng::from_seed(seed));
+        match Tls::client(&tls.trust, &tls.name, rng, security.clock, env.now) {
+            Ok(tls) => {
+                self.tls = Some(tls);
+                self.state = State::Securing { conn, deadline };
+                self.write_wire(conn, env.out);
+            }
+            Err(error) => self.lost(&error.to_string(), true, env),
+        }
+        None
+    }
+
+    /// Whether the port in use speaks TLS.
+    fn is_secure(&self) -> bool {
+        let port = self.addresses.get(self.at).map(SocketAddr::port);
+        self.security
+            .as_ref()
+            .is_some_and(|security| port.is_some_and(|port| security.tls.ports.contains(&port)))
     }
 
     /// Writes what the connection takes of the request for a tunnel.
@@ -186,28 +276,57 @@ impl Dial {
         }
     }
 
-    /// Bytes came while a proxy is asked for a tunnel. Once that is open: how long it took, and what of them comes from the
-    /// server. An error is one of [`lost`](Self::lost)'s reasons.
-    pub(crate) fn tunnelled<'d>(
-        &mut self,
-        data: &'d [u8],
-        env: &Env<'_>,
-    ) -> Result<Option<(Duration, &'d [u8])>, proxy::ConnectError> {
-        let (State::Asking { conn, .. }, Some((connect, _))) = (self.state, &mut self.tunnel) else {
-            return Ok(None);
-        };
-        Ok(match connect.handle(data)? {
-            None => None,
-            Some(used) => {
-                self.tunnel = None;
-                Some((self.shake(conn, env), data.get(used..).unwrap_or_default()))
-            }
-        })
+    /// Writes what TLS has for the wire, as far as the credit goes.
+    fn write_wire(&mut self, conn: ConnId, out: &mut Out) {
+        let Some(tls) = &mut self.tls else { return };
+        while let Some(data) = tls.poll_wire(self.credit) {
+            self.credit -= data.len();
+            out.transmits.push_back(Transmit::Write { conn, data });
+        }
     }
 
-    /// Whether a proxy is being asked for a tunnel.
-    pub(crate) fn is_asking(&self) -> bool {
-        matches!(self.state, State::Asking { .. })
+    /// Bytes came. An error is one of [`lost`](Self::lost)'s reasons.
+    pub(crate) fn receive<'d>(&mut self, data: &'d [u8], env: &mut Env<'_>) -> Result<Received<'d>, String> {
+        let Some(conn) = self.conn() else { return Ok(Received::NOTHING) };
+        let (mut data, mut opened) = (data, None);
+        if let (State::Asking { .. }, Some((connect, _))) = (self.state, &mut self.tunnel) {
+            match connect.handle(data).map_err(|error| error.to_string())? {
+                None => return Ok(Received::NOTHING),
+                Some(used) => {
+                    self.tunnel = None;
+                    data = data.get(used..).unwrap_or_default();
+                    opened = self.reached(conn, env);
+                }
+            }
+        }
+        let Some(tls) = &mut self.tls else {
+            return Ok(Received { opened, data: Data::AsCame(data) });
+        };
+        let fed = tls.feed_wire(data, env.now);
+        if let State::Securing { .. } = self.state
+            && !tls.is_handshaking()
+        {
+            self.state = State::Shaking { conn, deadline: env.now + env.policy.handshake_timeout };
+            opened = Some(self.took);
+        }
+        let first = tls.poll_plain().unwrap_or_default();
+        let data = match tls.poll_plain() {
+            None => first,
+            Some(second) => {
+                let mut all = BytesMut::from(first);
+                all.extend_from_slice(&second);
+                while let Some(more) = tls.poll_plain() {
+                    all.extend_from_slice(&more);
+                }
+                all.freeze()
+            }
+        };
+        // Whoever asked first writes its own bytes together with those that end the TLS handshake; an alert goes at once.
+        if opened.is_none() {
+            self.write_wire(conn, env.out);
+        }
+        fed.map_err(|error| error.to_string())?;
+        Ok(Received { opened, data: Data::Decrypted(data) })
     }
 
     /// The handshake is done.
@@ -222,6 +341,7 @@ impl Dial {
     /// The connection is gone, or of no use. `close`: it is still to be closed on our side.
     pub(crate) fn lost(&mut self, reason: &str, close: bool, env: &mut Env<'_>) {
         let Some(conn) = self.conn() else { return };
+        self.tls = None;
         if close {
             env.out.transmits.push_back(Transmit::Close(conn));
         }
@@ -244,6 +364,11 @@ impl Dial {
         }
     }
 
+    /// The server asks not to be connected to before that, once this connection is gone.
+    pub(crate) fn hold_off(&mut self, until: Instant) {
+        self.not_before = Some(until);
+    }
+
     /// Starts over at once, for instance because the machine is in another network.
     pub(crate) fn restart(&mut self, reason: &str, env: &mut Env<'_>) {
         if !self.is_idle() {
@@ -263,7 +388,8 @@ impl Dial {
         };
         self.failed = 0;
         self.failures += 1;
-        self.state = State::Waiting { until: env.now + env.rng.random_range(low..=high) };
+        let until = env.now + env.rng.random_range(low..=high);
+        self.state = State::Waiting { until: self.not_before.take().map_or(until, |at| at.max(until)) };
     }
 
     /// Connects to the next address that can be reached from here. Without one it waits for another network.
@@ -277,8 +403,10 @@ impl Dial {
         let conn = env.out.conn();
         self.state = State::Connecting { conn, deadline: env.now + env.policy.connect_timeout };
         self.began = Some(env.now);
+        self.not_before = None;
         self.credit = 0;
         self.tunnel = None;
+        self.tls = None;
         self.report(ServerState::Connecting, "", env);
         let to = self.proxy.as_ref().map_or(to, |proxy| proxy.address);
         env.out.transmits.push_back(Transmit::Connect { conn, to });
@@ -297,11 +425,23 @@ impl Dial {
     pub(crate) fn writable(&mut self, space: usize, out: &mut Out) {
         self.credit = space;
         self.ask(out);
+        if let State::Securing { conn, .. } = self.state {
+            self.write_wire(conn, out);
+        }
     }
 
     /// Writes what `pull` gives, as far as the credit goes.
     pub(crate) fn write(&mut self, mut pull: impl FnMut(usize) -> Option<Bytes>, out: &mut Out) {
         let (State::Shaking { conn, .. } | State::Up { conn, .. }) = self.state else { return };
+        while self.tls.is_some() {
+            // What waits first, so that what is pulled fits.
+            self.write_wire(conn, out);
+            let room = tls::room(self.credit).min(tls::MAX_UNSENT / 2);
+            let Some(data) = (room > 0).then(|| pull(room)).flatten() else { return };
+            if let Some(tls) = &mut self.tls {
+                tls.write_plain(&data);
+            }
+        }
         while self.credit > 0 {
             let Some(data) = pull(self.credit) else { return };
             self.credit = self.credit.saturating_sub(data.len());
@@ -315,6 +455,7 @@ impl Dial {
             State::Waiting { until } => Some((until, "reconnect")),
             State::Connecting { deadline, .. } => Some((deadline, "connect timeout")),
             State::Asking { deadline, .. } => Some((deadline, "proxy timeout")),
+            State::Securing { deadline, .. } => Some((deadline, "TLS timeout")),
             State::Shaking { deadline, .. } => Some((deadline, "handshake timeout")),
         }
     }
@@ -327,6 +468,7 @@ impl Dial {
                 self.lost("connect timeout", true, env);
             }
             State::Asking { deadline, .. } if deadline <= env.now => self.lost("proxy timeout", true, env),
+            State::Securing { deadline, .. } if deadline <= env.now => self.lost("TLS timeout", true, env),
             State::Shaking { deadline, .. } if deadline <= env.now => {
                 self.lost("handshake timeout", true, env);
                 return true;
@@ -338,222 +480,4 @@ impl Dial {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rand_chacha::rand_core::SeedableRng;
-
-    struct Bench {
-        now: Instant,
-        rng: ChaCha12Rng,
-        policy: Policy,
-        out: Out,
-        dial: Dial,
-    }
-
-    impl Bench {
-        #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
-        fn new() -> Bench {
-            let addresses = vec!["192.0.2.1:443".parse().unwrap(), "192.0.2.1:80".parse().unwrap()];
-            let mut bench = Bench {
-                now: Instant::now(),
-                rng: ChaCha12Rng::seed_from_u64(1),
-                policy: Policy::default(),
-                out: Out::default(),
-                dial: Dial::new(Server::Coordinator, addresses, None),
-            };
-            bench.with(Dial::start);
-            bench
-        }
-
-        fn with<T>(&mut self, act: impl FnOnce(&mut Dial, &mut Env<'_>) -> T) -> T {
-            let Bench { now, rng, policy, out, dial } = self;
-            act(dial, &mut Env { now: *now, rng, policy, out })
-        }
-
-        /// Lets the next deadline pass; how long that was.
-        fn step(&mut self) -> Duration {
-            let (at, _) = self.dial.poll_timeout().expect("a deadline");
-            let waited = at - self.now;
-            self.now = at;
-            self.with(Dial::handle_timeout);
-            waited
-        }
-
-        fn dialled(&mut self) -> Vec<u16> {
-            let ports = self.out.transmits.iter().filter_map(|transmit| match transmit {
-                Transmit::Connect { to, .. } => Some(to.port()),
-                _ => None,
-            });
-            let ports = ports.collect();
-            self.out.transmits.clear();
-            ports
-        }
-
-        fn up(&mut self) {
-            self.with(|dial, env| dial.connected(env));
-            self.with(Dial::ready);
-        }
-    }
-
-    #[test]
-    fn a_silent_port_is_followed_by_the_next_after_the_timeout() {
-        let mut bench = Bench::new();
-        assert_eq!(bench.step(), Duration::from_millis(1500));
-        assert_eq!(bench.dialled(), [443, 80]);
-    }
-
-    #[test]
-    fn addresses_of_a_family_that_the_machine_lacks_are_passed_over() {
-        let mut bench = Bench::new();
-        bench.with(|dial, env| dial.stop("for the test", env));
-        bench.dialled();
-        let here = |text: &str| vec![text.parse().expect("an endpoint")];
-        bench.out.reach = Reach::of(&here("[3001::2]:1"), None);
-        bench.with(Dial::start);
-        assert_eq!((bench.dialled(), bench.dial.is_idle()), (vec![], true));
-        bench.out.reach = Reach::of(&here("192.168.1.2:1"), None);
-        bench.with(Dial::start);
-        bench.with(|dial, env| dial.lost("refused", false, env));
-        assert_eq!(bench.dialled(), [443, 80]);
-    }
-
-    #[test]
-    fn a_refused_port_is_followed_by_the_next_at_once() {
-        let mut bench = Bench::new();
-        bench.with(|dial, env| dial.lost("refused", false, env));
-        assert_eq!(bench.dialled(), [443, 80]);
-    }
-
-    #[test]
-    fn the_port_that_worked_is_tried_first_the_next_time() {
-        let mut bench = Bench::new();
-        bench.step();
-        bench.up();
-        bench.dialled();
-        bench.with(|dial, env| dial.lost("reset", false, env));
-        bench.step();
-        assert_eq!(bench.dialled(), [80]);
-    }
-
-    #[test]
-    fn the_first_retry_is_fast_and_the_waits_grow_to_five_seconds() {
-        let mut bench = Bench::new();
-        bench.up();
-        bench.now += Duration::from_secs(60);
-        bench.with(|dial, env| dial.lost("reset", false, env));
-        assert!(bench.step() <= Duration::from_millis(100));
-        let mut longest = Duration::ZERO;
-        for _ in 0..12 {
-            bench.with(|dial, env| dial.lost("refused", false, env));
-            bench.with(|dial, env| dial.lost("refused", false, env));
-            longest = bench.step();
-        }
-        assert!(longest >= Duration::from_millis(2500) && longest <= Duration::from_secs(5));
-    }
-
-    #[test]
-    fn a_server_that_accepts_and_drops_is_not_hammered() {
-        let mut bench = Bench::new();
-        for _ in 0..10 {
-            bench.up();
-            bench.with(|dial, env| dial.lost("reset", false, env));
-            bench.step();
-        }
-        bench.up();
-        bench.with(|dial, env| dial.lost("reset", false, env));
-        assert!(bench.step() >= Duration::from_millis(2500));
-    }
-
-    #[test]
-    fn credit_that_came_before_the_connection_counts() {
-        let mut bench = Bench::new();
-        bench.dial.writable(7, &mut bench.out);
-        bench.with(|dial, env| dial.connected(env));
-        let Bench { dial, out, .. } = &mut bench;
-        dial.write(|space| Some(Bytes::from(vec![0; space])), out);
-        assert!(matches!(out.transmits.back(), Some(Transmit::Write { data, .. }) if data.len() == 7));
-    }
-
-    #[test]
-    fn no_more_is_written_than_there_is_credit_for() {
-        let mut bench = Bench::new();
-        bench.up();
-        bench.dial.writable(100, &mut bench.out);
-        let Bench { dial, out, .. } = &mut bench;
-        dial.write(|space| Some(Bytes::from(vec![0; space.min(60)])), out);
-        let written = out.transmits.iter().map(|transmit| match transmit {
-            Transmit::Write { data, .. } => data.len(),
-            _ => 0,
-        });
-        let written: usize = written.sum();
-        assert_eq!(written, 100);
-    }
-
-    /// A bench whose connections go through a proxy, connected to it.
-    fn proxied(space: usize) -> Bench {
-        let mut bench = Bench::new();
-        let credentials = proxy::Credentials::new("takkie", "woof").ok();
-        let proxy = Proxy { address: "192.168.1.3:3128".parse().unwrap(), credentials };
-        bench.dial = Dial::new(Server::Coordinator, bench.dial.addresses.clone(), Some(Arc::new(proxy)));
-        bench.out = Out::default();
-        bench.with(Dial::start);
-        assert_eq!(bench.dialled(), [3128]);
-        bench.dial.writable(space, &mut bench.out);
-        assert_eq!(bench.with(Dial::connected), None);
-        bench
-    }
-
-    fn written(bench: &mut Bench) -> Vec<u8> {
-        let bytes = bench.out.transmits.iter().filter_map(|transmit| match transmit {
-            Transmit::Write { data, .. } => Some(data.to_vec()),
-            _ => None,
-        });
-        let bytes = bytes.flatten().collect();
-        bench.out.transmits.clear();
-        bytes
-    }
-
-    #[test]
-    fn a_proxy_is_asked_for_a_tunnel_before_the_handshake() {
-        let mut bench = proxied(1000);
-        let request = written(&mut bench);
-        assert!(request.starts_with(b"CONNECT 192.0.2.1:443 HTTP/1.1\r\n"));
-        bench.now += Duration::from_millis(40);
-        let open = |dial: &mut Dial, env: &mut Env<'_>| {
-            assert_eq!(dial.tunnelled(b"HTTP/1.1 200 Con", env), Ok(None));
-            dial.tunnelled(b"nected\r\n\r\nhello", env)
-        };
-        assert_eq!(bench.with(open), Ok(Some((Duration::from_millis(40), &b"hello"[..]))));
-        assert!(!bench.dial.is_asking());
-        bench.with(Dial::ready);
-        assert!(bench.dial.is_up());
-    }
-
-    #[test]
-    fn a_request_waits_for_room() {
-        let mut bench = proxied(10);
-        assert_eq!(written(&mut bench), b"CONNECT 19");
-        bench.dial.writable(1000, &mut bench.out);
-        assert!(written(&mut bench).starts_with(b"2.0.2.1:443 "));
-    }
-
-    #[test]
-    fn a_port_that_the_proxy_forbids_is_followed_by_the_next() {
-        let mut bench = proxied(1000);
-        let answer = b"HTTP/1.1 403 Forbidden\r\n\r\n";
-        let result = bench.with(|dial, env| dial.tunnelled(answer, env).map(|_| ()));
-        assert_eq!(result, Err(proxy::ConnectError::Forbidden));
-        bench.with(|dial, env| dial.lost("forbidden", true, env));
-        bench.dialled();
-        bench.dial.writable(1000, &mut bench.out);
-        bench.with(Dial::connected);
-        assert!(written(&mut bench).starts_with(b"CONNECT 192.0.2.1:80 "));
-    }
-
-    #[test]
-    fn a_proxy_that_says_nothing_is_given_up() {
-        let mut bench = proxied(1000);
-        assert_eq!(bench.step(), Duration::from_secs(5));
-        assert!(!bench.dial.is_asking());
-    }
-}
+mod tests;

@@ -19,6 +19,8 @@
 //!     coordinator_key: coord::public_key(&[4; 32]),
 //!     coordinator_host: String::new(),
 //!     auth_key: None,
+//!     coordinator_tls: None,
+//!     authorities: None,
 //!     epoch: Duration::from_secs(1_800_000_000),
 //!     proxy: None,
 //!     policy: Policy::default(),
@@ -78,7 +80,7 @@ mod relays;
 mod remote;
 mod signalling;
 
-pub use config::{Config, Keys, Proxy};
+pub use config::{Config, Keys, Proxy, ServerTls};
 pub use io::{ConnId, Event, Input, ServerState, Transmit, Via};
 pub use peer::Peer;
 pub use peer::status::{PeerStatus, Status};

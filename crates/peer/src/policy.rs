@@ -66,6 +66,9 @@ pub struct Policy {
     pub relay_ping: Duration,
     /// A home relay that failed is not chosen again for this time, if there is another. Default 60 s.
     pub relay_avoid: Duration,
+    /// A relay that announces its restart is believed to be away for at most this long. Default 30 s, so that a wrong or hostile
+    /// announcement costs no more than a relay that is down.
+    pub restart_max: Duration,
     /// When no STUN server answered for this long after the first map, a home relay is chosen without knowing round trips.
     /// Default 250 ms: two repetitions unanswered.
     pub home_patience: Duration,
@@ -152,6 +155,7 @@ impl Default for Policy {
             relay_idle: ms(60_000),
             relay_ping: ms(3000),
             relay_avoid: ms(60_000),
+            restart_max: ms(30_000),
             home_patience: ms(250),
             home_gain: ms(10),
             stun_schedule: vec![ms(0), ms(100), ms(200), ms(500), ms(1500)],

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use coord::RelayInfo;
 use derp::{Class, Client, ClientConfig, ClientEvent, PrivateKey, PublicKey};
-use rand::Rng;
+use rand::{Rng, RngExt};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::config::Proxy;
-use crate::dial::{Dial, Env, Server};
+use crate::config::{Proxy, ServerTls};
+use crate::dial::{Dial, Env, Security, Server};
 use crate::io::ConnId;
 
 /// What the relays brought.
@@ -46,6 +46,8 @@ struct Relay {
     heard: Instant,
     pinged: Option<Instant>,
     tcp_rtt: Option<Duration>,
+    /// It restarts; when to connect to it anew.
+    restart_at: Option<Instant>,
     avoid_until: Option<Instant>,
 }
 
@@ -60,6 +62,8 @@ impl std::fmt::Debug for Relay {
 pub(crate) struct Relays {
     key: [u8; 32],
     proxy: Option<Arc<Proxy>>,
+    authorities: Option<tls::ClientConfig>,
+    clock: tls::Clock,
     relays: BTreeMap<u16, Relay>,
     home: Option<u16>,
     incoming: VecDeque<Incoming>,
@@ -67,8 +71,14 @@ pub(crate) struct Relays {
 
 impl Relays {
     /// `key`: the node's private key.
-    pub(crate) fn new(key: [u8; 32], proxy: Option<Arc<Proxy>>) -> Relays {
-        Relays { key, proxy, relays: BTreeMap::new(), home: None, incoming: VecDeque::new() }
+    pub(crate) fn new(
+        key: [u8; 32],
+        proxy: Option<Arc<Proxy>>,
+        authorities: Option<tls::ClientConfig>,
+        clock: tls::Clock,
+    ) -> Relays {
+        let (relays, incoming) = (BTreeMap::new(), VecDeque::new());
+        Relays { key, proxy, authorities, clock, relays, home: None, incoming }
     }
 
     pub(crate) fn home(&self) -> Option<u16> {
@@ -96,8 +106,8 @@ impl Relays {
         let mut old = std::mem::take(&mut self.relays);
         for (order, info) in infos.iter().enumerate().filter(|(_, info)| !info.derp_ports.is_empty()) {
             let same = |relay: &Relay| {
-                (relay.info.addr, relay.info.addr6, relay.info.key, &relay.info.derp_ports)
-                    == (info.addr, info.addr6, info.key, &info.derp_ports)
+                let where_to = |info: &RelayInfo| (info.addr, info.addr6, info.key, info.derp_ports.clone());
+                where_to(&relay.info) == where_to(info) && relay.info.tls == info.tls
             };
             let relay = match old.remove(&info.region) {
                 Some(relay) if same(&relay) => Relay { order, ..relay },
@@ -126,13 +136,26 @@ impl Relays {
         }
     }
 
+    fn security(&self, info: &RelayInfo) -> Option<Security> {
+        let tls = info.tls.as_ref()?;
+        let trust = match tls.pin {
+            Some(pin) => tls::ClientConfig::pinned(tls::Pin(pin)),
+            None => self.authorities.clone()?,
+        };
+        let name = if tls.name.is_empty() { info.addr.to_string() } else { tls.name.clone() };
+        Some(Security { tls: ServerTls { ports: tls.ports.clone(), name, trust }, clock: self.clock })
+    }
+
     fn relay(&self, info: &RelayInfo, order: usize, env: &mut Env<'_>) -> Relay {
         let name: Arc<str> = match info.name.as_str() {
             "" => format!("region-{}", info.region).into(),
             name => name.into(),
         };
         let ips = || info.addr6.map(IpAddr::V6).into_iter().chain([info.addr]);
-        let ports = info.derp_ports.iter();
+        let security = self.security(info);
+        // Nobody can say who answers on a port whose server is neither pinned nor vouched for.
+        let unknown = info.tls.as_ref().filter(|_| security.is_none());
+        let ports = info.derp_ports.iter().filter(|port| unknown.is_none_or(|tls| !tls.ports.contains(port)));
         let addresses = ports.flat_map(|&port| ips().map(move |ip| SocketAddr::new(ip, port))).collect();
         let server_key = (info.key != [0; 32]).then_some(PublicKey(info.key));
         let mut config = ClientConfig::new(PrivateKey::from_bytes(self.key), info.addr.to_string());
@@ -142,7 +165,7 @@ impl Relays {
         env.rng.fill_bytes(&mut seed);
         Relay {
             info: info.clone(),
-            dial: Dial::new(Server::Relay(name.clone()), addresses, self.proxy.clone()),
+            dial: Dial::new(Server::Relay(name.clone()), addresses, self.proxy.clone(), security),
             name,
             order,
             client: Client::new(config, ChaCha12Rng::from_seed(seed), env.now),
@@ -153,6 +176,7 @@ impl Relays {
             heard: env.now,
             pinged: None,
             tcp_rtt: None,
+            restart_at: None,
             avoid_until: None,
         }
     }
@@ -267,18 +291,17 @@ impl Relays {
     pub(crate) fn stream(&mut self, conn: ConnId, data: &[u8], env: &mut Env<'_>) {
         let Some((region, relay)) = self.by_conn(conn) else { return };
         relay.heard = env.now;
-        let mut data = data;
-        if relay.dial.is_asking() {
-            match relay.dial.tunnelled(data, env) {
-                Ok(None) => return,
-                Ok(Some((took, rest))) => {
-                    relay.begin_stream(took, env.now);
-                    data = rest;
-                }
-                Err(error) => return self.lost(region, &error.to_string(), true, env),
-            }
+        let received = match relay.dial.receive(data, env) {
+            Ok(received) => received,
+            Err(reason) => return self.lost(region, &reason, true, env),
+        };
+        if let Some(took) = received.opened {
+            relay.begin_stream(took, env.now);
         }
-        let result = relay.client.handle_stream(data, env.now);
+        if !relay.streaming || received.data.is_empty() {
+            return;
+        }
+        let result = relay.client.handle_stream(&received.data, env.now);
         self.drain(region, env);
         if let Err(error) = result {
             self.lost(region, &error.to_string(), true, env);
@@ -333,6 +356,7 @@ impl Relays {
                 ClientEvent::PeerGone { key, .. } => {
                     self.incoming.push_back(Incoming::Gone { region, key: key.0 });
                 }
+                ClientEvent::Restarting { reconnect_in, .. } => relay.restarts_in(reconnect_in, env),
                 ClientEvent::Health { text } if !text.is_empty() => {
                     env.out.warn(format!("relay {}: {text}", relay.name));
                 }
@@ -358,7 +382,12 @@ impl Relays {
             .filter_map(|(&region, relay)| {
                 let idle = (self.home != Some(region) && !relay.dial.is_idle())
                     .then_some((relay.idle_check, "relay idle"));
-                idle.into_iter().chain(relay.dial.poll_timeout()).chain(relay.client.poll_timeout()).min()
+                let restart = relay.restart_at.map(|at| (at, "relay restart"));
+                idle.into_iter()
+                    .chain(restart)
+                    .chain(relay.dial.poll_timeout())
+                    .chain(relay.client.poll_timeout())
+                    .min()
             })
             .min()
     }
@@ -369,6 +398,16 @@ impl Relays {
             let home = self.home == Some(region);
             let Some(relay) = self.relays.get_mut(&region) else { continue };
             relay.client.handle_timeout(env.now);
+            if relay.restart_at.is_some_and(|at| at <= env.now) {
+                relay.restart_at = None;
+                // What was left of the old connection served until now.
+                if relay.dial.is_up() {
+                    relay.end_stream(env.now);
+                    relay.dial.restart("the relay restarts", env);
+                    self.incoming.push_back(Incoming::Down);
+                }
+            }
+            let Some(relay) = self.relays.get_mut(&region) else { continue };
             let failures = relay.dial.failures();
             if relay.dial.handle_timeout(env) {
                 relay.end_stream(env.now);
@@ -399,9 +438,19 @@ impl Relay {
     /// Bytes flow from now on; it took that long until they could.
     fn begin_stream(&mut self, took: Duration, now: Instant) {
         self.tcp_rtt = Some(took);
+        self.restart_at = None;
         self.streaming = true;
         self.heard = now;
         self.client.connected(now);
+    }
+
+    /// The relay is about to restart. Its clients return over half as long again as it asked for, at random, so that they do
+    /// not come in one burst; the connection there is serves until it ends or they do.
+    fn restarts_in(&mut self, reconnect_in: Duration, env: &mut Env<'_>) {
+        let wait = reconnect_in.min(env.policy.restart_max);
+        let at = env.now + wait + env.rng.random_range(Duration::ZERO..=wait / 2);
+        self.restart_at = Some(at);
+        self.dial.hold_off(at);
     }
 
     fn end_stream(&mut self, now: Instant) {
@@ -415,3 +464,6 @@ impl Relay {
         self.dial.stop(reason, env);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use coord::Update;
 use coord::client::{Client, ClientConfig, Event};
 
 use crate::config::Proxy;
-use crate::dial::{Dial, Env, Server};
+use crate::dial::{Dial, Env, Security, Server};
 use crate::io::ConnId;
 
 /// One client, reconnecting for ever. While the server is away the last map stays in force.
@@ -24,10 +24,11 @@ impl Signalling {
         config: ClientConfig,
         addresses: Vec<SocketAddr>,
         proxy: Option<Arc<Proxy>>,
+        security: Option<Security>,
         rng: rand_chacha::ChaCha12Rng,
         now: Instant,
     ) -> Signalling {
-        let dial = Dial::new(Server::Coordinator, addresses, proxy);
+        let dial = Dial::new(Server::Coordinator, addresses, proxy, security);
         Signalling { dial, client: Client::new(config, rng, now), streaming: false }
     }
 
@@ -55,28 +56,31 @@ impl Signalling {
 
     pub(crate) fn connected(&mut self, env: &mut Env<'_>) {
         if self.dial.connected(env).is_some() {
-            self.streaming = true;
-            self.client.connected(env.now);
+            self.begin_stream(env.now);
         }
+    }
+
+    fn begin_stream(&mut self, now: Instant) {
+        self.streaming = true;
+        self.client.connected(now);
     }
 
     pub(crate) fn writable(&mut self, space: usize, env: &mut Env<'_>) {
         self.dial.writable(space, env.out);
     }
 
-    pub(crate) fn stream(&mut self, mut data: &[u8], env: &mut Env<'_>) {
-        if self.dial.is_asking() {
-            match self.dial.tunnelled(data, env) {
-                Ok(None) => return,
-                Ok(Some((_, rest))) => {
-                    self.streaming = true;
-                    self.client.connected(env.now);
-                    data = rest;
-                }
-                Err(error) => return self.lost(&error.to_string(), true, env),
-            }
+    pub(crate) fn stream(&mut self, data: &[u8], env: &mut Env<'_>) {
+        let received = match self.dial.receive(data, env) {
+            Ok(received) => received,
+            Err(reason) => return self.lost(&reason, true, env),
+        };
+        if received.opened.is_some() {
+            self.begin_stream(env.now);
         }
-        if let Err(error) = self.client.handle_stream(data, env.now) {
+        if !self.streaming || received.data.is_empty() {
+            return;
+        }
+        if let Err(error) = self.client.handle_stream(&received.data, env.now) {
             self.lost(&error.to_string(), true, env);
         }
     }

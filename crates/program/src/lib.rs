@@ -23,6 +23,7 @@ mod error;
 mod gateway;
 mod peer;
 mod proxy;
+mod secure;
 mod servers;
 pub mod userspace;
 pub mod wire;
@@ -31,8 +32,10 @@ pub use self::error::ErrorKind;
 pub use self::gateway::GatewayProgram;
 pub use self::peer::{FIRST_OF_USERS, PEER_PORT, PeerProgram, UserOutput, Users};
 pub use self::proxy::ProxyProgram;
+pub use self::secure::{Secured, Security};
 pub use self::servers::{
-    COORDINATOR_PORTS, CoordinatorProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, StunProgram,
+    COORDINATOR_PORTS, CoordinatorProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT,
+    StunProgram, TLS_PORT,
 };
 
 use bytes::Bytes;

@@ -9,6 +9,8 @@ use trace::{Event, Name};
 
 /// STUN's registered port (RFC 8489 §18.6).
 pub const STUN_PORT: u16 = 3478;
+/// The one of a server's ports that speaks TLS, where it has a certificate.
+pub const TLS_PORT: u16 = 443;
 /// Where a relay listens: 443, and 80 for networks that let out nothing else.
 pub const RELAY_PORTS: [u16; 2] = [443, 80];
 /// Where the coordination server listens.

@@ -1,7 +1,7 @@
 //! What firewalls leave of the ways out: which servers a host reaches over TCP, and what becomes of its UDP.
 
 use super::oracle::Direct;
-use crate::host::{COORDINATOR_PORTS, RELAY_PORTS};
+use crate::host::{COORDINATOR_PORTS, RELAY_PORTS, TLS_PORT};
 use crate::scenario::{Action, ProxyLogin, Scenario};
 use crate::topology::{COORDINATOR, NodeIdx, Parent, Topology};
 use nat::{FirewallConfig, Portal, Proto, Rule};
@@ -27,44 +27,48 @@ impl<'s> Reach<'s> {
     /// The relays that a host can use.
     pub(super) fn relays(&self, host: &str) -> BTreeSet<&'s str> {
         let relays = self.scenario.relays.keys().map(String::as_str);
-        relays.filter(|relay| self.server(host, relay, &RELAY_PORTS)).collect()
+        relays
+            .filter(|relay| self.server(host, relay, &RELAY_PORTS, self.scenario.relays[*relay].tls))
+            .collect()
     }
 
     /// Whether a host can use the coordination server.
     pub(super) fn coordinator(&self, host: &str) -> bool {
-        self.server(host, COORDINATOR, &COORDINATOR_PORTS)
+        self.server(host, COORDINATOR, &COORDINATOR_PORTS, self.scenario.coordinator.tls)
     }
 
-    fn server(&self, host: &str, server: &str, ports: &[u16]) -> bool {
+    /// `tls`: whether the server speaks it on its secure port.
+    fn server(&self, host: &str, server: &str, ports: &[u16], tls: bool) -> bool {
         let (Some(node), Some(spec)) = (self.topology.find(host), self.scenario.hosts.get(host)) else {
             return false;
         };
-        let reached = |from: NodeIdx, to: &str, port: u16| {
-            self.topology.find(to).is_some_and(|to| self.tcp(from, to, port))
+        let reached = |from: NodeIdx, to: &str, port: u16, tls: bool| {
+            self.topology.find(to).is_some_and(|to| self.tcp(from, to, port, tls))
         };
+        let secure = |port: u16| tls && port == TLS_PORT;
         match &spec.proxy {
-            None => ports.iter().any(|port| reached(node, server, *port)),
+            None => ports.iter().any(|port| reached(node, server, *port, secure(*port))),
             Some(used) => {
                 let Some(proxy) = self.scenario.proxies.get(&used.name) else { return false };
                 let known = proxy.credentials.is_none() || used.login == ProxyLogin::Right;
                 known
-                    && reached(node, &used.name, proxy.port)
+                    && reached(node, &used.name, proxy.port, false)
                     && ports.iter().any(|port| {
                         let connects = proxy.connect_ports.iter().any(|ports| ports.contains(*port));
                         let from = self.topology.find(&used.name);
-                        connects && from.is_some_and(|from| reached(from, server, *port))
+                        connects && from.is_some_and(|from| reached(from, server, *port, secure(*port)))
                     })
             }
         }
     }
 
     /// Whether a connection from one node to a port of another gets through the boxes between them, at one of its addresses.
-    fn tcp(&self, from: NodeIdx, to: NodeIdx, port: u16) -> bool {
+    fn tcp(&self, from: NodeIdx, to: NodeIdx, port: u16, tls: bool) -> bool {
         let mut targets = self.topology.node(to).addresses();
-        targets.any(|ip| self.tcp_to(from, to, SocketAddr::new(ip, port)))
+        targets.any(|ip| self.tcp_to(from, to, SocketAddr::new(ip, port), tls))
     }
 
-    fn tcp_to(&self, from: NodeIdx, to: NodeIdx, target: SocketAddr) -> bool {
+    fn tcp_to(&self, from: NodeIdx, to: NodeIdx, target: SocketAddr, tls: bool) -> bool {
         let home = self.topology.node(to).parent;
         let own = self.topology.node(from);
         let same = own.addresses().find(|ip| ip.is_ipv4() == target.is_ipv4());
@@ -82,7 +86,7 @@ impl<'s> Reach<'s> {
                 Some(firewall) => firewall.as_ref(),
                 None => plan.firewall.as_ref(),
             };
-            if firewall.is_some_and(|f| !self.tcp_passes(f, &node.name, source, target)) {
+            if firewall.is_some_and(|f| !self.tcp_passes(f, &node.name, source, target, tls)) {
                 return false;
             }
             if plan.nat.is_some() && (of_v6.is_none() || target.is_ipv4()) {
@@ -99,10 +103,10 @@ impl<'s> Reach<'s> {
         router: &str,
         source: IpAddr,
         target: SocketAddr,
+        tls: bool,
     ) -> bool {
         let matches = |rule: &Rule| rule.matches(Proto::Tcp, source, target);
-        // Neither relay nor coordination server nor proxy speaks TLS.
-        let inspected = firewall.tls.iter().any(|ports| ports.contains(target.port()));
+        let inspected = !tls && firewall.tls.iter().any(|ports| ports.contains(target.port()));
         firewall.outbound.as_ref().is_none_or(|rules| rules.iter().any(matches))
             && !firewall.block.iter().any(matches)
             && !inspected

@@ -623,12 +623,13 @@ impl Builder<'_, '_> {
     }
 
     fn relays(&mut self, items: Vec<Item<file::Server>>, first: &str) -> IndexMap<String, Relay> {
-        let relay = |Server { region, address, link, families, address6 }| Relay {
+        let relay = |Server { region, address, link, families, address6, tls }| Relay {
             region,
             address,
             link,
             families,
             address6,
+            tls,
         };
         let mut relays = IndexMap::new();
         for Item { name, value, .. } in items {
@@ -652,6 +653,10 @@ impl Builder<'_, '_> {
         let mut stuns = IndexMap::new();
         for Item { name, value, .. } in items {
             if let Some(spec) = value {
+                if let Some(Val { span, .. }) = &spec.tls {
+                    let help = "leave it away: it is for relays and the coordinator";
+                    self.problems.add(span.clone(), "a STUN server has no port for TLS", help);
+                }
                 stuns.insert(name, self.server(spec, first));
             }
         }
@@ -679,7 +684,8 @@ impl Builder<'_, '_> {
         let link: Access = cable::access(spec.link, &cable::lan(), self.problems);
         let families = take(spec.ip, self.problems).map_or(self.internet, |Word(families)| families);
         let (address, address6) = primary(families, address, take(spec.address6, self.problems));
-        Server { region, address, link, families, address6 }
+        let tls = take(spec.tls, self.problems).unwrap_or(true);
+        Server { region, address, link, families, address6, tls }
     }
 }
 

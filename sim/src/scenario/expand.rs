@@ -88,8 +88,10 @@ pub fn expanded(scenario: &Scenario) -> String {
                 link: spec.link.clone(),
                 families: spec.families,
                 address6: spec.address6,
+                tls: spec.tls,
             },
         );
+        key(&mut out, "tls", &spec.tls.to_string());
     }
     for (stun, spec) in &scenario.stuns {
         let _ = write!(out, "\n[stun.{}]\n", name(stun));
@@ -110,6 +112,7 @@ pub fn expanded(scenario: &Scenario) -> String {
     }
     out.push_str("\n[coordinator]\n");
     server(&mut out, &scenario.coordinator);
+    key(&mut out, "tls", &scenario.coordinator.tls.to_string());
     for flow in &scenario.traffic {
         out.push_str("\n[[traffic]]\n");
         traffic(&mut out, flow);

@@ -195,6 +195,8 @@ pub struct Relay {
     pub families: Families,
     /// Its IPv6 address beside `address`; chosen when the scenario does not say.
     pub address6: Option<IpAddr>,
+    /// Whether it speaks TLS on port 443.
+    pub tls: bool,
 }
 
 /// A STUN server or the coordination server.
@@ -210,6 +212,8 @@ pub struct Server {
     pub families: Families,
     /// Its IPv6 address beside `address`; chosen when the scenario does not say.
     pub address6: Option<IpAddr>,
+    /// Whether it speaks TLS on port 443; a STUN server has no such port.
+    pub tls: bool,
 }
 
 /// A flow of traffic through the tunnel.

@@ -158,13 +158,13 @@ pub(super) fn drafts<'s>(scenario: &'s Scenario) -> Vec<Draft<'s>> {
                 of: None,
             });
         };
-    for (name, Relay { region, families, address, address6, link }) in &scenario.relays {
+    for (name, Relay { region, families, address, address6, link, .. }) in &scenario.relays {
         server(name, NodeKind::Relay, region, *families, [*address, *address6], link);
     }
-    for (name, Server { region, families, address, address6, link }) in &scenario.stuns {
+    for (name, Server { region, families, address, address6, link, .. }) in &scenario.stuns {
         server(name, NodeKind::Stun, region, *families, [*address, *address6], link);
     }
-    let Server { region, families, address, address6, link } = &scenario.coordinator;
+    let Server { region, families, address, address6, link, .. } = &scenario.coordinator;
     server(COORDINATOR, NodeKind::Coordinator, region, *families, [*address, *address6], link);
     let mut place_of =
         |name: String, to: &Attachment, address: Option<IpAddr>, link, of: (&'s str, &'s str, bool, bool)| {

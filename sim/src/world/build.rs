@@ -5,7 +5,8 @@ use super::net::{Inner, Outlet, Parent, Router, Site};
 use super::{Agenda, Captures, Clock, Entry, Log, Options, Seed, World, nanos};
 use crate::host::{
     Apps, COORDINATOR_PORTS, CoordinatorProgram, Effects, FlowSpec, GatewayProgram, Host, MARKER,
-    PeerProgram, Program, ProxyProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, StunProgram,
+    PeerProgram, Program, ProxyProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, Secured,
+    Security, StunProgram, TLS_PORT,
 };
 use crate::icmp::Limiter;
 use crate::scenario::{Action, ProxyLogin, Scenario, Timed, Traffic, UsedProxy, Way};
@@ -16,6 +17,7 @@ use link::Link;
 use nat::{Firewall, Middlebox, Translation, Translator};
 use pref64::Pref64;
 use rand::Rng as _;
+use rand_chacha::ChaCha12Rng;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +36,9 @@ pub enum BuildError {
     /// The topology has no such host or server.
     #[error("{0} is no host, server or router of the topology")]
     Missing(String),
+    /// A server's certificate could not be made.
+    #[error("no certificate for {0}: {1}")]
+    Certificate(String, String),
     /// A router cannot be played by the kernel.
     #[error("router {router} has no kernel box: {why}")]
     NoKernelBox {
@@ -57,6 +62,7 @@ pub(super) enum Recipe {
         proxy: Option<peer::Proxy>,
         coordinator: Vec<SocketAddr>,
         coordinator_key: [u8; 32],
+        coordinator_tls: Option<peer::ServerTls>,
         flows: Vec<FlowSpec>,
         /// The router that it asks for an open port.
         gateway: Option<IpAddr>,
@@ -67,6 +73,7 @@ pub(super) enum Recipe {
     },
     Relay {
         name: Name,
+        certificate: Option<tls::ServerConfig>,
     },
     Stun,
     Resolver {
@@ -74,6 +81,7 @@ pub(super) enum Recipe {
     },
     Coordinator {
         name: Name,
+        certificate: Option<tls::ServerConfig>,
         relays: Vec<RelayInfo>,
     },
 }
@@ -262,9 +270,16 @@ impl World {
             let node = topology.find(name).ok_or_else(|| BuildError::Missing(name.to_owned()))?;
             Ok((node, topology.node(node)))
         };
-        let mut relays = Vec::new();
-        for (i, name) in scenario.relays.keys().enumerate() {
+        let (mut relays, mut certificates) = (Vec::new(), Vec::new());
+        for (i, (name, spec)) in scenario.relays.iter().enumerate() {
             let (_, node) = address(name)?;
+            let identity = spec.tls.then(|| self.identity("relay", name, node.address)).transpose()?;
+            let tls = identity.as_ref().map(|(pin, _)| coord::RelayTls {
+                ports: vec![TLS_PORT],
+                pin: Some(pin.0),
+                name: String::new(),
+            });
+            certificates.push(identity.map(|(_, config)| config));
             relays.push(RelayInfo {
                 region: i as u16 + 1,
                 name: name.clone(),
@@ -272,6 +287,7 @@ impl World {
                 addr: node.address,
                 addr6: second(node),
                 derp_ports: RELAY_PORTS.to_vec(),
+                tls,
                 stun: endpoints(node, STUN_PORT).collect(),
             });
         }
@@ -289,6 +305,7 @@ impl World {
                     addr: node.address,
                     addr6: second(node),
                     derp_ports: Vec::new(),
+                    tls: None,
                     stun: stun.collect(),
                 }),
             }
@@ -299,9 +316,9 @@ impl World {
                 self.place(i as NodeIdx, Recipe::Gateway { name, config }, Duration::ZERO);
             }
         }
-        for name in scenario.relays.keys() {
+        for (name, certificate) in scenario.relays.keys().zip(certificates) {
             let (node, _) = address(name)?;
-            self.place(node, Recipe::Relay { name: name.as_str().into() }, Duration::ZERO);
+            self.place(node, Recipe::Relay { name: name.as_str().into(), certificate }, Duration::ZERO);
         }
         for name in scenario.stuns.keys() {
             let (node, _) = address(name)?;
@@ -323,7 +340,18 @@ impl World {
             self.place(node, Recipe::Resolver { prefix }, Duration::ZERO);
         }
         let (node, coordinator) = address(COORDINATOR)?;
-        self.place(node, Recipe::Coordinator { name: COORDINATOR.into(), relays }, Duration::ZERO);
+        let identity = match scenario.coordinator.tls {
+            true => Some(self.identity("coordinator", COORDINATOR, coordinator.address)?),
+            false => None,
+        };
+        let coordinator_tls = identity.as_ref().map(|(pin, _)| peer::ServerTls {
+            ports: vec![TLS_PORT],
+            name: coordinator.address.to_string(),
+            trust: tls::ClientConfig::pinned(*pin),
+        });
+        let certificate = identity.map(|(_, config)| config);
+        let recipe = Recipe::Coordinator { name: COORDINATOR.into(), certificate, relays };
+        self.place(node, recipe, Duration::ZERO);
         // By IPv6 first, as peers try relays.
         let by_port = |port: &u16| endpoints(coordinator, *port).rev();
         let coordinator: Vec<_> = COORDINATOR_PORTS.iter().flat_map(by_port).collect();
@@ -332,13 +360,14 @@ impl World {
             let (node, _) = address(name)?;
             let flows = flows_of(name, &scenario.traffic);
             let name: Name = name.as_str().into();
-            let coordinator = coordinator.clone();
+            let (coordinator, coordinator_tls) = (coordinator.clone(), coordinator_tls.clone());
             let proxy = match &host.proxy {
                 None => None,
                 Some(used) => Some(used_proxy(scenario, used, address(&used.name)?.1.address)),
             };
             let gateway = host.port_mapping.then(|| default_gateway(topology, node)).flatten();
-            let recipe = Recipe::Peer { name, proxy, coordinator, coordinator_key, flows, gateway };
+            let recipe =
+                Recipe::Peer { name, proxy, coordinator, coordinator_key, coordinator_tls, flows, gateway };
             self.place(node, recipe, host.start);
         }
         Ok(())
@@ -383,6 +412,22 @@ impl World {
     }
 
     /// The private key of a node for one purpose; `start` counts for keys that are new at each start.
+    /// The certificate of a server, for its address: what others know it by, and what it shows to all.
+    fn identity(
+        &self,
+        purpose: &str,
+        name: &str,
+        address: IpAddr,
+    ) -> Result<(tls::Pin, tls::ServerConfig), BuildError> {
+        let failed = |error: tls::Error| BuildError::Certificate(name.to_owned(), error.to_string());
+        let (seed, address) = (self.key(&format!("{purpose} TLS"), name, 0), address.to_string());
+        // Issued a month before the run, for the 90 days that are usual (Let's Encrypt).
+        let from = EPOCH - Duration::from_secs(30 * 86_400);
+        let until = EPOCH + Duration::from_secs(60 * 86_400);
+        let identity = tls::Identity::self_signed(seed, &[&address], from, until).map_err(failed)?;
+        Ok((identity.pin(), tls::ServerConfig::new(&identity).map_err(failed)?))
+    }
+
     fn key(&self, purpose: &str, name: &str, start: u32) -> [u8; 32] {
         self.seed.bytes(&format!("{purpose} key {start} of {name}"))
     }
@@ -494,7 +539,7 @@ impl World {
         let (start, identity) = (starts - 1, *identity);
         let rng = |what: &str, name: &str| self.seed.chacha(&format!("{what} {start} {name}"));
         match recipe {
-            Recipe::Peer { name, proxy, coordinator, coordinator_key, flows, gateway } => {
+            Recipe::Peer { name, proxy, coordinator, coordinator_key, coordinator_tls, flows, gateway } => {
                 let config = peer::Config {
                     name: name.to_string(),
                     keys: peer::Keys {
@@ -506,6 +551,8 @@ impl World {
                     coordinator_key: *coordinator_key,
                     coordinator_host: String::new(),
                     auth_key: None,
+                    coordinator_tls: coordinator_tls.clone(),
+                    authorities: None,
                     epoch,
                     policy: peer::Policy {
                         learn_peer_reflexive: self.options.peer_reflexive,
@@ -527,27 +574,55 @@ impl World {
                 let gateway = portmap::gateway::Gateway::new(config.clone(), rng("port mapping", name), now);
                 Box::new(GatewayProgram::new(name.clone(), gateway))
             }
-            Recipe::Relay { name } => {
+            Recipe::Relay { name, certificate } => {
                 let key = derp::PrivateKey::from_bytes(self.key("relay", name, 0));
                 let config = derp::server::ServerConfig::default();
                 let server = derp::server::Server::new(config, key, rng("relay", name), now);
-                Box::new(RelayProgram::new(name.clone(), server))
+                let program = RelayProgram::new(name.clone(), server);
+                secured(program, certificate.as_ref(), rng("relay TLS", name), epoch, now)
             }
             Recipe::Proxy { name, port, config } => {
                 Box::new(ProxyProgram::new(name.clone(), *port, proxy::Server::new(config.clone())))
             }
             Recipe::Stun => Box::new(StunProgram::new()),
             Recipe::Resolver { prefix } => Box::new(ResolverProgram::new(*prefix)),
-            Recipe::Coordinator { name, relays } => {
+            Recipe::Coordinator { name, certificate, relays } => {
                 let key = self.key("coordinator", name, 0);
-                let config =
-                    coord::server::ServerConfig { epoch, ..coord::server::ServerConfig::new(key, relays.clone()) };
-                let before = kept.and_then(|kept| (kept as Box<dyn Any>).downcast::<CoordinatorProgram>().ok());
-                let state = before.and_then(|before| before.into_kept()).unwrap_or_default();
-                let server = coord::server::Server::load(config, state.clone(), rng("coordinator", name), now);
-                Box::new(CoordinatorProgram::new(name.clone(), server, Some(state)))
+                let config = coord::server::ServerConfig {
+                    epoch,
+                    ..coord::server::ServerConfig::new(key, relays.clone())
+                };
+                let before = kept.and_then(|kept| unsecured::<CoordinatorProgram>(kept));
+                let state = before.and_then(CoordinatorProgram::into_kept).unwrap_or_default();
+                let server =
+                    coord::server::Server::load(config, state.clone(), rng("coordinator", name), now);
+                let program = CoordinatorProgram::new(name.clone(), server, Some(state));
+                secured(program, certificate.as_ref(), rng("coordinator TLS", name), epoch, now)
             }
         }
+    }
+}
+
+/// A server, behind TLS if it has a certificate.
+fn secured(
+    program: impl Program,
+    certificate: Option<&tls::ServerConfig>,
+    rng: ChaCha12Rng,
+    unix: Duration,
+    now: Instant,
+) -> Box<dyn Program> {
+    let Some(config) = certificate.cloned() else { return Box::new(program) };
+    let clock = tls::Clock::new(unix, now);
+    let security = Security { ports: vec![TLS_PORT], config, clock, rng };
+    Box::new(Secured::new(program, security, now))
+}
+
+/// The server of a kind behind its TLS, if it has any.
+fn unsecured<P: Program>(program: Box<dyn Program>) -> Option<P> {
+    let program: Box<dyn Any> = program;
+    match program.downcast::<Secured<P>>() {
+        Ok(secured) => Some(secured.into_program()),
+        Err(program) => program.downcast().ok().map(|program| *program),
     }
 }
 

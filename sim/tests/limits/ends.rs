@@ -1,22 +1,20 @@
 //! The limits of relays, the coordination server, peers and hosts.
 
-use super::common::{captures, play, read_capture, scenario, shipped, with_captures};
+use super::common::{play, scenario, shipped};
 use super::{SEC, Seen, bare, limits, refused, run_on, start, talk_on};
 use derp::{Client, ClientConfig, ClientEvent, PrivateKey, Server, ServerConfig, ServerTransmit};
 use punchbag::Program;
 use punchbag::host::{Input, Output};
-use punchbag::packet::{Body, Packet};
 use punchbag::world::{Options, World};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha12Rng;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use trace::{Event, Path, Record};
 
 limits!(
-    derp_without_tls,
     relays_apart,
     one_coordinator,
     paths_by_round_trip,
@@ -29,28 +27,6 @@ limits!(
 
 const PUBLIC: &str = "host.takkie = { region = \"eu-west\", address = \"33.0.0.50\" }\n\
                       host.flappie = { region = \"us-east\", address = \"33.0.0.60\" }\n";
-
-fn derp_without_tls() {
-    let text = format!(
-        "title = \"A relay\"\nuntil = \"2s\"\n{PUBLIC}relay.relay = {{ region = \"eu-west\", address = \"33.0.0.70\" }}\n"
-    );
-    let run = play(&scenario(&text), 1, with_captures());
-
-    let mut first: BTreeMap<(SocketAddr, SocketAddr), Vec<u8>> = BTreeMap::new();
-    for bytes in captures(run).into_values() {
-        for captured in read_capture(&bytes) {
-            let Some(packet) = Packet::decode(&captured.frame[14..].to_vec().into()) else { continue };
-            if let Body::Tcp(segment) = packet.body
-                && packet.dst == super::ep("33.0.0.70:443")
-                && !segment.payload.is_empty()
-            {
-                first.entry((packet.src, packet.dst)).or_insert_with(|| segment.payload.to_vec());
-            }
-        }
-    }
-    assert_eq!(first.len(), 2, "both hosts are connected to it");
-    assert!(first.values().all(|bytes| bytes.starts_with(b"GET /derp HTTP/1.1\r\n")));
-}
 
 fn relays_apart() {
     let run = play(&shipped("relay/two-relays"), 1, Options::default());

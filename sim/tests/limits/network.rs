@@ -255,6 +255,8 @@ fn icmp_in_the_tunnel() {
         coordinator_key: [4; 32],
         coordinator_host: String::new(),
         auth_key: None,
+        coordinator_tls: None,
+        authorities: None,
         epoch: Duration::ZERO,
         proxy: None,
         policy: Policy::default(),

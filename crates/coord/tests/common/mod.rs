@@ -53,6 +53,7 @@ pub(crate) fn relay() -> RelayInfo {
         addr: "192.0.2.7".parse().unwrap(),
         addr6: None,
         derp_ports: vec![443, 80],
+        tls: None,
         stun: vec![address("192.0.2.7:3478")],
     }
 }

@@ -51,6 +51,7 @@ impl Bench {
                 addr: [203, 0, 113, region as u8].into(),
                 addr6: None,
                 derp_ports: vec![443],
+                tls: None,
                 stun: vec![server(region)],
             })
             .collect();

@@ -16,7 +16,7 @@ use wireguard::{Device, DeviceConfig};
 
 use crate::config::Config;
 use crate::demux::{Protocol, protocol};
-use crate::dial::{Env, Out};
+use crate::dial::{Env, Out, Security};
 use crate::io::{Event, Input, Transmit};
 use crate::nat::{Change, Nat};
 use crate::policy::Policy;
@@ -90,6 +90,8 @@ impl Peer {
         let device =
             Device::new(DeviceConfig { private_key: config.keys.node, epoch: config.epoch }, for_device, now);
         let proxy = config.proxy.map(Arc::new);
+        let clock = tls::Clock::new(config.epoch, now);
+        let security = config.coordinator_tls.map(|tls| Security { tls, clock });
         let disco_key = disco::PrivateKey::from_bytes(config.keys.disco);
         let disco_public = disco_key.public();
         let client = ClientConfig {
@@ -113,10 +115,10 @@ impl Peer {
             relay_map: Vec::new(),
             resolver: None,
             prefix: None,
-            signalling: Signalling::new(client, config.coordinator, proxy.clone(), for_coord, now),
+            signalling: Signalling::new(client, config.coordinator, proxy.clone(), security, for_coord, now),
             nat: Nat::default(),
             portmap: PortMap::default(),
-            relays: Relays::new(config.keys.node, proxy),
+            relays: Relays::new(config.keys.node, proxy, config.authorities, clock),
             directory: Directory::default(),
             device,
             out: Out::default(),

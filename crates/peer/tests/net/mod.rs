@@ -164,6 +164,7 @@ impl Net {
                 addr: ip.into(),
                 addr6: None,
                 derp_ports: if i < relays { vec![443, 80] } else { vec![] },
+                tls: None,
                 stun: vec![SocketAddr::new(ip.into(), 3478)],
             })
             .collect();
@@ -629,6 +630,8 @@ fn config(host: u8, disco: u8, since: Duration) -> Config {
         coordinator_key: coord::public_key(&[99; 32]),
         coordinator_host: String::new(),
         auth_key: None,
+        coordinator_tls: None,
+        authorities: None,
         epoch: Duration::from_secs(1_800_000_000) + since,
         proxy: None,
         policy: Policy::default(),

@@ -166,6 +166,8 @@ pub(super) struct Server {
     pub(super) ip: Option<Val<Word<Families>>>,
     /// Its IPv6 address. Default: the next free one.
     pub(super) address6: Option<Val<IpAddr>>,
+    /// Whether a relay or the coordination server speaks TLS on port 443; if not, plain HTTP as on port 80. Default: true.
+    pub(super) tls: Option<Val<bool>>,
 }
 
 /// A flow through the tunnel. With the base names of hosts with `count`, one flow per pair: each to the next and the
