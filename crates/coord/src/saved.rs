@@ -36,7 +36,7 @@ impl Map {
         serde_json::to_vec(&saved).expect("plain data with text as keys serializes into memory")
     }
 
-    /// Reads what [`Map::to_saved`] wrote. Nobody is online in it: that is for the server to say.
+    /// Reads what [`Map::to_saved`] wrote.
     ///
     /// # Errors
     /// Bytes that are no map, or one of another version.
@@ -63,7 +63,6 @@ impl Map {
         }
         let own = map.you.id;
         map.peers.retain(|node| node.id != own);
-        map.peers.iter_mut().for_each(|node| node.online = false);
         Ok(map)
     }
 }

@@ -120,6 +120,7 @@ fn member(
         auth_key: None,
         coordinator_tls: None,
         authorities: None,
+        map: None,
         epoch: Duration::from_secs(1_767_225_600),
         policy: peer::Policy { loopback: true, ..peer::Policy::default() },
         proxy: None,

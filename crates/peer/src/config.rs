@@ -49,6 +49,8 @@ pub struct Config {
     /// The HTTP proxy that every TCP connection goes through, where the network demands one. As a browser does, a peer that
     /// knows of a proxy uses nothing else; UDP does not go through it.
     pub proxy: Option<Proxy>,
+    /// The map that the peer had when it ended, if it was kept: it counts until the coordination server says more.
+    pub map: Option<Box<coord::Map>>,
     /// Timers.
     pub policy: Policy,
 }

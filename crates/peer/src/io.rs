@@ -231,6 +231,15 @@ pub enum Event {
         /// Why; empty when there is nothing to say.
         reason: String,
     },
+    /// The network's access rules forbid what another peer has sent. Told once of each kind until the rules change.
+    Forbidden {
+        /// Who sent it.
+        peer: Arc<str>,
+        /// The IP protocol number; 0 for what is no IP packet.
+        protocol: u8,
+        /// The port here, where the protocol has ports.
+        port: Option<u16>,
+    },
     /// An error that was handled.
     Warning {
         /// In words.

@@ -23,6 +23,7 @@
 //!     authorities: None,
 //!     epoch: Duration::from_secs(1_800_000_000),
 //!     proxy: None,
+//!     map: None,
 //!     policy: Policy::default(),
 //! };
 //! let mut peer = Peer::new(config, ChaCha12Rng::seed_from_u64(5), now);
@@ -55,6 +56,11 @@
 //! [`Input::Resolver`]), and with it reaches the IPv4 addresses of servers and peers, and learns an IPv4 address of its own from
 //! STUN servers.
 //!
+//! # Who may talk to it
+//! The coordination server's access rules are held against what comes out of the tunnel; answers to what went in pass. The
+//! last map, rules included, stays in force while the server is away, over a restart too if the caller keeps
+//! [`Peer::map`] for the next [`Config::map`].
+//!
 //! # Departures from Tailscale's magicsock, whose messages it speaks
 //! - Checks are retransmitted and trigger checks back (RFC 8445 §7.3.1.4); a call-me-maybe is answered with one, once a round.
 //! - A ping from a disco key that the map does not tie to its node key is ignored, instead of learned.
@@ -64,6 +70,7 @@
 //! # What it does not do
 //! Port prediction and birthday probing against mappings that vary by destination (such a pair stays relayed), path MTU discovery, several sockets, TLS around its TCP streams.
 
+mod access;
 mod candidate;
 mod config;
 mod demux;

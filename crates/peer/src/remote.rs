@@ -84,6 +84,10 @@ impl Directory {
         Some((&remote.info, &remote.name, remote.live.as_mut()?))
     }
 
+    pub(crate) fn infos(&self) -> impl Iterator<Item = &NodeInfo> {
+        self.remotes.values().map(|remote| &remote.info)
+    }
+
     pub(crate) fn ids(&self) -> Vec<u32> {
         self.remotes.keys().copied().collect()
     }

@@ -32,6 +32,16 @@ impl Signalling {
         Signalling { dial, client: Client::new(config, rng, now), streaming: false }
     }
 
+    /// The version of the map that was last told.
+    pub(crate) fn version(&self) -> Option<coord::MapVersion> {
+        self.client.version()
+    }
+
+    /// The map of this version is known from an earlier run.
+    pub(crate) fn remember(&mut self, version: coord::MapVersion) {
+        self.client.remember(version);
+    }
+
     pub(crate) fn start(&mut self, env: &mut Env<'_>) {
         self.dial.start(env);
     }

@@ -205,6 +205,21 @@ impl Host {
         self.slots.get(index as usize).is_some_and(|slot| slot.program.is_some())
     }
 
+    /// Does something to a program, if it runs, and what follows from it.
+    pub fn touch(
+        &mut self,
+        index: u32,
+        clock: &Clock,
+        out: &mut Effects,
+        act: impl FnOnce(&mut dyn Program),
+    ) {
+        let Some(slot) = self.slots.get_mut(index as usize) else { return };
+        let Some(program) = &mut slot.program else { return };
+        act(program.as_mut());
+        slot.dirty = true;
+        self.settle(clock, out);
+    }
+
     /// The interfaces have these addresses from now on, the preferred first. Connections of an address that is gone are
     /// closed without a word, as Android does (`SockDiag::destroySockets` in netd), and the programs are told.
     pub fn set_addresses(&mut self, addresses: Vec<IpAddr>, clock: &Clock, out: &mut Effects) {

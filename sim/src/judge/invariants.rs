@@ -74,6 +74,8 @@ fn timeline_cuts(scenario: &Scenario) -> bool {
         | Action::ChangeRules { .. }
         | Action::ChangeLink { .. }
         | Action::SetNat { .. }
+        | Action::Revoke { .. }
+        | Action::SetAccess { .. }
         | Action::Kill { .. } => true,
         Action::BlackHole { lasts, .. } | Action::Slow { lasts, .. } | Action::Cut { lasts, .. } => {
             late(timed, lasts)

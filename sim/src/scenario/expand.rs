@@ -420,6 +420,33 @@ fn action(out: &mut String, action: &Action) {
             ("restart", vec![("host", text(host)), ("off", duration(*off)), ("state", state(*keeps))])
         }
         Action::Kill { node } => return key(out, "kill", &text(node)),
+        Action::Revoke { host } => return key(out, "revoke", &text(host)),
+        Action::SetAccess { access } => {
+            let list = |words: Vec<String>| {
+                let words: Vec<String> = words.iter().map(|word| text(word)).collect();
+                format!("[{}]", words.join(", "))
+            };
+            let rules = access.rules.iter().map(|rule| {
+                let names =
+                    |side: &[coord::access::Selector]| list(side.iter().map(ToString::to_string).collect());
+                let protocol = match rule.protocol {
+                    coord::access::Protocol::Any => "any",
+                    coord::access::Protocol::Tcp => "tcp",
+                    coord::access::Protocol::Udp => "udp",
+                    coord::access::Protocol::Icmp => "icmp",
+                };
+                let ports = match rule.ports.is_empty() {
+                    true => String::new(),
+                    false => {
+                        format!(", ports = {}", list(rule.ports.iter().map(ToString::to_string).collect()))
+                    }
+                };
+                let (from, to) = (names(&rule.from), names(&rule.to));
+                format!("{{ from = {from}, to = {to}, protocol = {}{ports} }}", text(protocol))
+            });
+            let rules: Vec<String> = rules.collect();
+            return key(out, "access", &format!("[{}]", rules.join(", ")));
+        }
         Action::Crash { node, off } => ("crash", with("off", *off, vec![("node", text(node))])),
         Action::BlackHole { node, lasts } => ("black-hole", with("for", *lasts, vec![("node", text(node))])),
         Action::Slow { node, each, delay, queue, lasts } => {

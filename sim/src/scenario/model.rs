@@ -289,6 +289,16 @@ pub enum Action {
         /// Host or server.
         node: String,
     },
+    /// The coordination server sends a host away.
+    Revoke {
+        /// Which.
+        host: String,
+    },
+    /// The coordination server spreads other access rules.
+    SetAccess {
+        /// The rules.
+        access: coord::Access,
+    },
     /// A host or server loses power: it forgets its connections without a word.
     Crash {
         /// Host or server.

@@ -160,6 +160,8 @@ impl Builder<'_, '_> {
                 Action::SetClock { host, by, back }
             }
             Asked::Kill(node) => Action::Kill { node: self.refer(node, MACHINES)? },
+            Asked::Revoke(host) => Action::Revoke { host: self.refer(host, &[Kind::Host])? },
+            Asked::Access(rules) => Action::SetAccess { access: self.access_rules(rules)? },
             Asked::Crash(file::Crash { node, off }) => {
                 Action::Crash { node: self.refer(node, MACHINES)?, off: take(off, self.problems) }
             }
@@ -391,9 +393,68 @@ impl Builder<'_, '_> {
     }
 }
 
+impl Builder<'_, '_> {
+    /// Access rules, if they are sound.
+    fn access_rules(&mut self, rules: Vec<file::AccessRule>) -> Option<coord::Access> {
+        let mut sound = true;
+        let mut read = |spec: file::AccessRule| {
+            let file::AccessRule { from, to, protocol, ports } = spec;
+            let mut side = |names: Vec<Val<String>>| {
+                let hosts = names.into_iter().map(|name| match name.value.as_deref() {
+                    Ok("*") => Some(coord::access::Selector::All),
+                    _ => self.refer(name, &[Kind::Host]).map(coord::access::Selector::Node),
+                });
+                hosts.collect::<Option<Vec<_>>>()
+            };
+            let (from, to) = (side(from)?, side(to)?);
+            let protocol = match protocol {
+                None => coord::access::Protocol::Any,
+                Some(word) => {
+                    let span = word.span.clone();
+                    match take(Some(word), self.problems)?.as_str() {
+                        "any" => coord::access::Protocol::Any,
+                        "tcp" => coord::access::Protocol::Tcp,
+                        "udp" => coord::access::Protocol::Udp,
+                        "icmp" => coord::access::Protocol::Icmp,
+                        _ => {
+                            let help = "write \"any\", \"tcp\", \"udp\" or \"icmp\"";
+                            self.problems.add(span, "no such protocol", help);
+                            return None;
+                        }
+                    }
+                }
+            };
+            let mut ranges = Vec::new();
+            for range in ports.unwrap_or_default() {
+                let span = range.span.clone();
+                match take(Some(range), self.problems)?.parse::<coord::access::Ports>() {
+                    Ok(range) => ranges.push(range),
+                    Err(error) => {
+                        self.problems.add(span, error.to_string(), "");
+                        return None;
+                    }
+                }
+            }
+            if protocol == coord::access::Protocol::Icmp && !ranges.is_empty() {
+                self.problems.add(0..0, "an access rule for ICMP has ports", "leave ports away");
+                return None;
+            }
+            Some(coord::access::Rule { from, to, protocol, ports: ranges })
+        };
+        let mut sound_rules = Vec::new();
+        for rule in rules {
+            match read(rule) {
+                Some(rule) => sound_rules.push(rule),
+                None => sound = false,
+            }
+        }
+        sound.then(|| coord::Access { rules: sound_rules, ..coord::Access::default() })
+    }
+}
+
 /// The keys of an entry beside its time.
 const WHAT: &str = "reboot, flush, restart, link, down, up, firewall, add-rule, remove-rule, nat, readdress, move, interface, \
-                    sleep, clock, kill, crash, black-hole, slow, cut, accept-portal";
+                    sleep, clock, kill, revoke, access, crash, black-hole, slow, cut, accept-portal";
 
 /// What an entry asks for.
 enum Asked {
@@ -411,6 +472,8 @@ enum Asked {
     Sleep(file::Sleep),
     Clock(file::ClockJump),
     Kill(Val<String>),
+    Revoke(Val<String>),
+    Access(Vec<file::AccessRule>),
     Crash(file::Crash),
     BlackHole(file::BlackHole),
     Slow(file::Slow),
@@ -439,6 +502,8 @@ fn asked(spec: file::At) -> Vec<Asked> {
         sleep,
         clock,
         kill,
+        revoke,
+        access,
         crash,
         black_hole,
         slow,
@@ -464,6 +529,8 @@ fn asked(spec: file::At) -> Vec<Asked> {
         sleep.map(Asked::Sleep),
         clock.map(Asked::Clock),
         kill.map(Asked::Kill),
+        revoke.map(Asked::Revoke),
+        access.map(Asked::Access),
         crash.map(Asked::Crash),
         black_hole.map(Asked::BlackHole),
         slow.map(Asked::Slow),

@@ -32,6 +32,8 @@ pub(super) fn action(action: &Action, before: Option<&Access>) -> String {
             format!("host {host}: peer restarts {identity}, off for {}", duration(*off))
         }
         Action::Kill { node } => format!("{node}: killed"),
+        Action::Revoke { host } => format!("{host}: revoked by an administrator"),
+        Action::SetAccess { access } => format!("coordinator: {} access rules", access.rules.len()),
         Action::Crash { node, off: None } => format!("{node}: loses power"),
         Action::Crash { node, off: Some(off) } => format!("{node}: loses power for {}", duration(*off)),
         Action::BlackHole { node, lasts } => format!("{node}: swallows all packets{}", span(*lasts)),

@@ -496,6 +496,24 @@ impl World {
         self.sites[node as usize].body.host().map(|host| host.is_running(slot))
     }
 
+    /// Does something to the coordination server, as its administrator, if it runs.
+    pub(super) fn administer(&mut self, act: impl FnOnce(&mut coord::server::Server, Instant)) {
+        let coordinator = |s: &&Starter| matches!(s.recipe, Recipe::Coordinator { .. });
+        let Some((node, slot)) = self.starters.iter().find(coordinator).map(|s| (s.node, s.slot)) else {
+            return;
+        };
+        let now = self.clock.now();
+        let Some(host) = self.sites[node as usize].body.host() else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        host.touch(slot, &self.clock, &mut effects, |program| {
+            if let Some(program) = (program as &mut dyn Any).downcast_mut::<CoordinatorProgram>() {
+                program.administer(|server| act(server, now), now);
+            }
+        });
+        self.apply(node, effects);
+        self.drain();
+    }
+
     /// Ends every program of a node. With `keeps`, the coordination server's records and the
     /// peer's keys live on, as if they were on disk.
     pub(super) fn stop_programs(&mut self, node: u32, keeps: bool) {
@@ -553,6 +571,7 @@ impl World {
                     auth_key: None,
                     coordinator_tls: coordinator_tls.clone(),
                     authorities: None,
+                    map: None,
                     epoch,
                     policy: peer::Policy {
                         learn_peer_reflexive: self.options.peer_reflexive,
@@ -598,6 +617,12 @@ impl World {
                     coord::server::Server::load(config, state.clone(), rng("coordinator", name), now);
                 let program = CoordinatorProgram::new(name.clone(), server, Some(state));
                 secured(program, certificate.as_ref(), rng("coordinator TLS", name), epoch, now)
+                let before =
+                    kept.and_then(|kept| (kept as Box<dyn Any>).downcast::<CoordinatorProgram>().ok());
+                let state = before.and_then(|before| before.into_kept()).unwrap_or_default();
+                let server =
+                    coord::server::Server::load(config, state.clone(), rng("coordinator", name), now);
+                Box::new(CoordinatorProgram::new(name.clone(), server, Some(state)))
             }
         }
     }

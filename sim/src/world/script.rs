@@ -122,6 +122,18 @@ impl World {
             }
             Action::RestartHost { host, off, keeps } => self.restart(&host, off, keeps),
             Action::Kill { node } => self.kill(&node),
+            Action::Revoke { host } => self.administer(|server, now| {
+                let named = server.node_views().filter(|node| node.info.name == host);
+                let ids: Vec<u32> = named.map(|node| node.info.id).collect();
+                for id in ids {
+                    // It is there: it was listed.
+                    let _ = server.revoke(id, now);
+                }
+            }),
+            Action::SetAccess { access } => self.administer(|server, now| {
+                // The scenario was checked.
+                let _ = server.set_access(Some(access), now);
+            }),
             Action::Crash { node, off } => self.crash(&node, off),
             Action::BlackHole { node, lasts } => self.black_hole(&node, lasts),
             Action::Slow { node, each, delay, queue, lasts } => {

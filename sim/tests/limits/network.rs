@@ -257,6 +257,7 @@ fn icmp_in_the_tunnel() {
         auth_key: None,
         coordinator_tls: None,
         authorities: None,
+        map: None,
         epoch: Duration::ZERO,
         proxy: None,
         policy: Policy::default(),

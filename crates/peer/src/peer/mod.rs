@@ -14,6 +14,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
 use wireguard::{Device, DeviceConfig};
 
+use crate::access::Gate;
 use crate::config::Config;
 use crate::demux::{Protocol, protocol};
 use crate::dial::{Env, Out, Security};
@@ -45,6 +46,9 @@ pub struct Peer {
     /// What the map says of ourselves, of the relays and of who may talk to whom.
     own: Option<NodeInfo>,
     relay_map: Vec<RelayInfo>,
+    gate: Gate,
+    /// The map of an earlier run, until there is a network to use it in.
+    kept: Option<Box<Map>>,
     resolver: Option<SocketAddr>,
     /// The question for the prefix of the network's NAT64.
     prefix: Option<Discovery>,
@@ -103,6 +107,13 @@ impl Peer {
             host: config.coordinator_host,
             auth_key: config.auth_key,
         };
+        // One of another identity is of no use.
+        let kept = config.map.filter(|map| map.you.node_key == client.node_key);
+        let mut signalling =
+            Signalling::new(client, config.coordinator, proxy.clone(), security, for_coord, now);
+        if let Some(map) = &kept {
+            signalling.remember(map.version);
+        }
         Peer {
             policy: config.policy,
             rng,
@@ -113,9 +124,11 @@ impl Peer {
             tunnel6: None,
             own: None,
             relay_map: Vec::new(),
+            gate: Gate::default(),
+            kept,
             resolver: None,
             prefix: None,
-            signalling: Signalling::new(client, config.coordinator, proxy.clone(), security, for_coord, now),
+            signalling,
             nat: Nat::default(),
             portmap: PortMap::default(),
             relays: Relays::new(config.keys.node, proxy, config.authorities, clock),
@@ -124,6 +137,16 @@ impl Peer {
             out: Out::default(),
             called: now,
         }
+    }
+
+    /// What the coordination server has told, to be kept for another start ([`coord::Map::to_saved`]); `None` before it has.
+    /// It has changed when [`Peer::map_version`] has.
+    #[must_use]
+    pub fn map(&self) -> Option<coord::Map> {
+        let (version, you) = (self.signalling.version()?, self.own.clone()?);
+        let peers = self.directory.infos().cloned().collect();
+        let (relays, access) = (self.relay_map.clone(), self.gate.rules().cloned());
+        Some(Map { version, you, relays, access, peers })
     }
 
     /// Its WireGuard public key.
@@ -264,6 +287,16 @@ impl Peer {
         } else {
             self.signalling.start(env!(self, now));
         }
+        if let Some(map) = self.kept.take() {
+            let NodeInfo { tunnel_ip, tunnel_ip6, .. } = map.you;
+            self.has_addresses(tunnel_ip, tunnel_ip6);
+            self.whole_map(*map, now);
+        }
+    }
+
+    fn has_addresses(&mut self, tunnel: IpAddr, tunnel6: Option<Ipv6Addr>) {
+        (self.tunnel, self.tunnel6) = (Some(tunnel), tunnel6);
+        self.out.event(Event::Registered { tunnel, tunnel6 });
     }
 
     /// A deadline that is late by [`Policy::asleep`] means that the machine has slept: its mappings may be gone, its
@@ -343,6 +376,7 @@ impl Peer {
             return self.out.warn(format!("no peer has tunnel address {destination}"));
         };
         let Some(wg) = self.enliven(id, now) else { return };
+        self.gate.sent(id, packet, now);
         self.nat.keep_fresh(env!(self, now));
         if let Err(error) = self.device.send(wg, packet, now) {
             return self.out.warn(format!("packet to {destination}: {error}"));
@@ -380,9 +414,7 @@ impl Peer {
     fn coordinated(&mut self, event: CoordEvent, now: Instant) {
         match event {
             CoordEvent::Registered { tunnel_ip, tunnel_ip6, .. } => {
-                self.tunnel = Some(tunnel_ip);
-                self.tunnel6 = tunnel_ip6;
-                self.out.event(Event::Registered { tunnel: tunnel_ip, tunnel6: tunnel_ip6 });
+                self.has_addresses(tunnel_ip, tunnel_ip6);
             }
             CoordEvent::Waiting => self.out.event(Event::Waiting),
             CoordEvent::Map(MapUpdate::Full(map)) => self.whole_map(*map, now),
@@ -392,8 +424,9 @@ impl Peer {
     }
 
     fn whole_map(&mut self, map: Map, now: Instant) {
-        let Map { relays, peers, you, .. } = map;
-        self.own_record(you, now);
+        let Map { relays, peers, you, access, .. } = map;
+        self.own_record(you);
+        self.gate.set_rules(access);
         self.set_relays(relays, now);
         let known: BTreeSet<u32> = peers.iter().map(|node| node.id).collect();
         for id in self.directory.ids().into_iter().filter(|id| !known.contains(id)) {
@@ -406,9 +439,12 @@ impl Peer {
     }
 
     fn map_delta(&mut self, delta: Delta, now: Instant) {
-        let Delta { you, added, changed, removed, relays, .. } = delta;
+        let Delta { you, added, changed, removed, relays, access, .. } = delta;
         if let Some(you) = you {
-            self.own_record(you, now);
+            self.own_record(you);
+        }
+        if let Some(access) = access {
+            self.gate.set_rules(access);
         }
         let other_relays = relays.is_some();
         if let Some(relays) = relays {
@@ -432,8 +468,9 @@ impl Peer {
         }
     }
 
-    fn own_record(&mut self, you: NodeInfo, _now: Instant) {
+    fn own_record(&mut self, you: NodeInfo) {
         self.own = Some(you);
+        self.gate.reconsider();
     }
 
     fn set_relays(&mut self, relays: Vec<RelayInfo>, now: Instant) {
@@ -447,6 +484,7 @@ impl Peer {
             return;
         }
         let (id, endpoints) = (node.id, node.endpoints.clone());
+        self.gate.reconsider_peer(id);
         let there = (node.online, node.home_relay);
         // A coordination server that lost its records numbers everybody anew: what was known under this number goes, and so does
         // what was known of this node, or it would take the entries of the new record with it when its number is given again.
@@ -493,6 +531,7 @@ impl Peer {
     }
 
     fn forget(&mut self, id: u32) {
+        self.gate.reconsider_peer(id);
         if let Some((_, name, live)) = self.directory.live_mut(id)
             && live.told.is_some()
         {

@@ -8,6 +8,7 @@ use derp::Class;
 use wireguard::{Kind, Source, To};
 
 use super::{Arrival, Peer};
+use crate::access::Refused;
 use crate::candidate::Tier;
 use crate::dial::Env;
 use crate::io::{Event, Via};
@@ -102,6 +103,13 @@ impl Peer {
                     return self
                         .out
                         .warn(format!("packet for {}, sent to us by {}", destination, remote.name));
+                }
+                if let Err(refused) = self.gate.admits(&remote.info, self.own.as_ref(), &data, self.called) {
+                    if refused.news {
+                        let (peer, Refused { protocol, port, .. }) = (remote.name.clone(), refused);
+                        self.out.event(Event::Forbidden { peer, protocol, port });
+                    }
+                    return;
                 }
                 let Some(live) = &remote.live else { return };
                 let via = match arrival {

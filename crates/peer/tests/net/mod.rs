@@ -632,6 +632,7 @@ fn config(host: u8, disco: u8, since: Duration) -> Config {
         auth_key: None,
         coordinator_tls: None,
         authorities: None,
+        map: None,
         epoch: Duration::from_secs(1_800_000_000) + since,
         proxy: None,
         policy: Policy::default(),

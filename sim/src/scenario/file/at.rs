@@ -60,6 +60,11 @@ pub(in crate::scenario) struct At {
     pub(in crate::scenario) clock: Option<ClockJump>,
     /// The programs of this host or server are killed and do not come back; its kernel closes their connections.
     pub(in crate::scenario) kill: Option<Val<String>>,
+    /// An administrator revokes this host: the coordination server sends it away, and the others forget it.
+    pub(in crate::scenario) revoke: Option<Val<String>>,
+    /// An administrator sets who may talk to whom; what no rule permits is forbidden from then on. Without this key everybody may
+    /// talk to everybody.
+    pub(in crate::scenario) access: Option<Vec<AccessRule>>,
     /// A host or server loses power.
     pub(in crate::scenario) crash: Option<Crash>,
     /// No packet reaches or leaves a host or server, though it runs on and its connections stay.
@@ -68,6 +73,20 @@ pub(in crate::scenario) struct At {
     pub(in crate::scenario) slow: Option<Slow>,
     /// Parts of the internet do not reach each other.
     pub(in crate::scenario) cut: Option<Cut>,
+}
+
+/// Who may begin what with whom. Answers pass without a rule.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(in crate::scenario) struct AccessRule {
+    /// Who may begin: names of hosts, or "*" for all.
+    pub(in crate::scenario) from: Vec<Val<String>>,
+    /// Whom they may reach.
+    pub(in crate::scenario) to: Vec<Val<String>>,
+    /// "any", "tcp", "udp" or "icmp". Default: "any".
+    pub(in crate::scenario) protocol: Option<Val<String>>,
+    /// At which ports of theirs, such as "443" or "8000-8080". Default: all.
+    pub(in crate::scenario) ports: Option<Vec<Val<String>>>,
 }
 
 /// The user accepts the terms of a captive portal, for everybody behind it.
