@@ -506,7 +506,10 @@ impl World {
         let Some(host) = self.sites[node as usize].body.host() else { return };
         let mut effects = std::mem::take(&mut self.effects);
         host.touch(slot, &self.clock, &mut effects, |program| {
-            if let Some(program) = (program as &mut dyn Any).downcast_mut::<CoordinatorProgram>() {
+            let program: &mut dyn Any = program;
+            if let Some(program) = program.downcast_mut::<Secured<CoordinatorProgram>>() {
+                program.program_mut().administer(|server| act(server, now), now);
+            } else if let Some(program) = program.downcast_mut::<CoordinatorProgram>() {
                 program.administer(|server| act(server, now), now);
             }
         });
@@ -617,12 +620,6 @@ impl World {
                     coord::server::Server::load(config, state.clone(), rng("coordinator", name), now);
                 let program = CoordinatorProgram::new(name.clone(), server, Some(state));
                 secured(program, certificate.as_ref(), rng("coordinator TLS", name), epoch, now)
-                let before =
-                    kept.and_then(|kept| (kept as Box<dyn Any>).downcast::<CoordinatorProgram>().ok());
-                let state = before.and_then(|before| before.into_kept()).unwrap_or_default();
-                let server =
-                    coord::server::Server::load(config, state.clone(), rng("coordinator", name), now);
-                Box::new(CoordinatorProgram::new(name.clone(), server, Some(state)))
             }
         }
     }
