@@ -218,8 +218,8 @@ pub const LIMITS: &[Limit] = &[
     limit(
         "one-coordinator",
         "coordination",
-        "one server, no access rules, no key expiry",
-        "A second server that takes over is not played.",
+        "one server, which anyone may join and whose keys have no end",
+        "A second server that takes over, approval, pre-authentication keys and the end of keys are tested without a network around them.",
     ),
     limit(
         "paths-by-round-trip",

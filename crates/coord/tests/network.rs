@@ -226,6 +226,26 @@ fn a_hundred_join_at_once() {
     assert!(network.server.generation() <= 3, "{} deltas", network.server.generation());
 }
 
+/// Everybody has to hear of everybody once, which is a map for each; what must not come on top is a delta for each registration.
+#[test]
+fn a_thousand_that_join_at_once_get_little_more_than_a_map_each() {
+    let bytes_each = |machines: u64| {
+        let mut network = Network::new();
+        for number in 0..machines {
+            let machine = network.add(config(number));
+            network.connect(machine);
+        }
+        network.settle();
+        assert!(network.machines.iter().all(|machine| machine.client.is_registered()));
+        assert!(network.server.generation() <= 3, "{} deltas", network.server.generation());
+        assert!(network.machines.iter().all(|machine| machine.peers.len() as u64 == machines - 1));
+        network.to_clients.values().sum::<usize>() / network.machines.len()
+    };
+    let (hundred, thousand) = (bytes_each(100), bytes_each(1000));
+    // Some 310 bytes for each other machine.
+    assert!(hundred < 100 * 400 && thousand < 1000 * 400, "{hundred} and {thousand} bytes");
+}
+
 #[test]
 fn changes_that_follow_closely_go_out_together() {
     let mut network = Network::new();

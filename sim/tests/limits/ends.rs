@@ -69,7 +69,8 @@ fn one_coordinator() {
     for (more, words) in [
         ("[[coordinator]]\nregion = \"eu-west\"\n[[coordinator]]\nregion = \"us-east\"\n", "coordinator"),
         ("coordinator.second = { region = \"us-east\" }\n", "unknown key"),
-        ("[[access]]\nfrom = \"takkie\"\nto = \"flappie\"\n", "unknown"),
+        ("coordinator.admission = \"approved\"\n", "unknown key"),
+        ("host.minou = { region = \"eu-west\", auth-key = \"pbkey-1-00\" }\n", "unknown key"),
         ("host.minou = { region = \"eu-west\", key-expires = \"10s\" }\n", "unknown key"),
     ] {
         refused(&format!("{PUBLIC}{more}"), words);
