@@ -614,7 +614,7 @@ impl World {
                     epoch,
                     ..coord::server::ServerConfig::new(key, relays.clone())
                 };
-                let before = kept.and_then(|kept| unsecured::<CoordinatorProgram>(kept));
+                let before = kept.and_then(unsecured::<CoordinatorProgram>);
                 let state = before.and_then(CoordinatorProgram::into_kept).unwrap_or_default();
                 let server =
                     coord::server::Server::load(config, state.clone(), rng("coordinator", name), now);

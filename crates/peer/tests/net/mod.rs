@@ -109,8 +109,8 @@ enum ToHost {
 }
 
 enum Core {
-    Coord(coord::server::Server),
-    Relay(derp::Server),
+    Coord(Box<coord::server::Server>),
+    Relay(Box<derp::Server>),
 }
 
 struct Server {
@@ -170,11 +170,11 @@ impl Net {
             .collect();
         let coord =
             coord::server::Server::new(coord::server::ServerConfig::new([99; 32], infos), fork(), now);
-        let mut servers = vec![Server::new(COORDINATOR, Core::Coord(coord))];
+        let mut servers = vec![Server::new(COORDINATOR, Core::Coord(Box::new(coord)))];
         for (i, &ip) in RELAYS.iter().enumerate() {
             let key = derp::PrivateKey::from_bytes([i as u8 + 50; 32]);
             let relay = derp::Server::new(derp::ServerConfig::default(), key, fork(), now);
-            servers.push(Server::new(ip, Core::Relay(relay)));
+            servers.push(Server::new(ip, Core::Relay(Box::new(relay))));
         }
         let (mut hosts, mut routers) = (Vec::new(), Vec::new());
         for (r, (nat, octets)) in homes.iter().enumerate() {
