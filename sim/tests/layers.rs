@@ -71,7 +71,20 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "interop",
-        &["stun", "disco", "derp", "coord", "portmap", "wireguard", "nat", "link", "tcp", "trace", "peer"],
+        &[
+            "stun",
+            "disco",
+            "derp",
+            "tls",
+            "coord",
+            "portmap",
+            "wireguard",
+            "nat",
+            "link",
+            "tcp",
+            "trace",
+            "peer",
+        ],
         "interop tests hold the parts against other people's, without the simulator in between",
     ),
     (

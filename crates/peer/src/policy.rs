@@ -72,6 +72,9 @@ pub struct Policy {
     /// When no STUN server answered for this long after the first map, a home relay is chosen without knowing round trips.
     /// Default 250 ms: two repetitions unanswered.
     pub home_patience: Duration,
+    /// Where STUN gets no answer, so many relays are connected to and measured by that, in the order of the map. Default 5:
+    /// Tailscale asks every region over HTTPS then (`net/netcheck/netcheck.go`); a connection costs the relay more than a question.
+    pub surveyed_relays: usize,
     /// A new home relay must be this much nearer. Default 10 ms, and to two thirds of the old round trip
     /// (`net/netcheck/netcheck.go`, `addReportHistoryAndSetPreferredDERP`).
     pub home_gain: Duration,
@@ -157,6 +160,7 @@ impl Default for Policy {
             relay_avoid: ms(60_000),
             restart_max: ms(30_000),
             home_patience: ms(250),
+            surveyed_relays: 5,
             home_gain: ms(10),
             stun_schedule: vec![ms(0), ms(100), ms(200), ms(500), ms(1500)],
             stun_timeout: ms(3000),

@@ -29,6 +29,8 @@ pub(crate) enum Incoming {
     Gone { region: u16, key: [u8; 32] },
     /// The home relay cannot be reached.
     HomeFailed,
+    /// The round trip to a relay is known that was not before.
+    Measured,
 }
 
 struct Relay {
@@ -66,6 +68,10 @@ pub(crate) struct Relays {
     clock: tls::Clock,
     relays: BTreeMap<u16, Relay>,
     home: Option<u16>,
+    /// Round trips are measured by connecting, as STUN gets no answer.
+    by_tcp: bool,
+    /// The relay to which a connection is kept beside that to the home relay.
+    standby: Option<u16>,
     incoming: VecDeque<Incoming>,
 }
 
@@ -78,7 +84,8 @@ impl Relays {
         clock: tls::Clock,
     ) -> Relays {
         let (relays, incoming) = (BTreeMap::new(), VecDeque::new());
-        Relays { key, proxy, authorities, clock, relays, home: None, incoming }
+        let (home, by_tcp, standby) = (None, false, None);
+        Relays { key, proxy, authorities, clock, relays, home, by_tcp, standby, incoming }
     }
 
     pub(crate) fn home(&self) -> Option<u16> {
@@ -182,39 +189,55 @@ impl Relays {
     }
 
     /// Chooses the home relay by round trip: `rtt` of STUN, else that of opening a TCP connection, else the map's order.
-    /// `true` if it is another one than before.
-    pub(crate) fn choose_home(&mut self, rtt: impl Fn(u16) -> Option<Duration>, env: &mut Env<'_>) -> bool {
-        let score = |region: u16, relay: &Relay| {
-            let rtt = rtt(region);
-            (rtt.is_none(), rtt.or(relay.tcp_rtt).unwrap_or(Duration::MAX), relay.order)
-        };
+    /// Where UDP is blocked, all that is left is relayed: then the nearest relays are connected to, which measures them, and
+    /// the next best stays connected beside home. `true` if home is another one than before.
+    pub(crate) fn choose_home(
+        &mut self,
+        rtt: impl Fn(u16) -> Option<Duration>,
+        udp_blocked: bool,
+        env: &mut Env<'_>,
+    ) -> bool {
+        self.by_tcp = udp_blocked && self.relays.keys().all(|region| rtt(*region).is_none());
+        if self.by_tcp {
+            self.survey(env);
+        }
+        let by_tcp = self.by_tcp;
+        let measured = |region: u16, relay: &Relay| rtt(region).or(relay.tcp_rtt.filter(|_| by_tcp));
         let avoided = |relay: &Relay| relay.avoid_until.is_some_and(|until| until > env.now);
-        let best = self
-            .relays
-            .iter()
-            .map(|(&region, relay)| (avoided(relay), score(region, relay), region))
-            .min()
-            .map(|(.., region)| region);
-        let Some(best) = best else { return false };
-        if let Some(home) = self.home {
-            let keeps = match (self.relays.get(&home), rtt(home), rtt(best)) {
-                _ if best == home => true,
+        let score = |region: u16, relay: &Relay| {
+            let known = measured(region, relay);
+            let guess = known.or(relay.tcp_rtt).unwrap_or(Duration::MAX);
+            (avoided(relay), known.is_none(), guess, relay.order)
+        };
+        let mut all: Vec<_> =
+            self.relays.iter().map(|(&region, relay)| (score(region, relay), region)).collect();
+        all.sort_unstable();
+        let Some(&(_, best)) = all.first() else { return false };
+        let home = self.home.filter(|home| {
+            let known = |region: u16| self.relays.get(&region).and_then(|relay| measured(region, relay));
+            match (self.relays.get(home), known(*home), known(best)) {
+                _ if best == *home => true,
                 (None, ..) => false,
                 (Some(relay), ..) if avoided(relay) => false,
                 (_, Some(old), Some(new)) => new + env.policy.home_gain > old || new * 3 > old * 2,
                 (_, None, Some(_)) => false,
                 (_, _, None) => true,
-            };
-            if keeps {
-                return false;
             }
-            if let Some(old) = self.relays.get_mut(&home) {
-                old.client.set_preferred(false);
-                old.used = env.now;
-                old.idle_check = env.now + env.policy.relay_idle;
-                if !old.dial.is_up() {
-                    old.stop("no longer home", env);
-                }
+        });
+        let chosen = home.unwrap_or(best);
+        let others = all.iter().filter(|((avoided, unknown, ..), region)| {
+            !avoided && !unknown && *region != chosen && self.is_up(*region)
+        });
+        self.standby = others.map(|(_, region)| *region).next().filter(|_| by_tcp);
+        if home.is_some() {
+            return false;
+        }
+        if let Some(old) = self.home.and_then(|home| self.relays.get_mut(&home)) {
+            old.client.set_preferred(false);
+            old.used = env.now;
+            old.idle_check = env.now + env.policy.relay_idle;
+            if !old.dial.is_up() {
+                old.stop("no longer home", env);
             }
         }
         self.home = Some(best);
@@ -223,6 +246,25 @@ impl Relays {
             relay.dial.start(env);
         }
         true
+    }
+
+    /// Connects to relays whose round trip is not known, the first of the map.
+    fn survey(&mut self, env: &mut Env<'_>) {
+        let mut first: Vec<&mut Relay> = self.relays.values_mut().collect();
+        first.sort_unstable_by_key(|relay| relay.order);
+        for relay in first.into_iter().take(env.policy.surveyed_relays) {
+            let avoided = relay.avoid_until.is_some_and(|until| until > env.now);
+            if relay.tcp_rtt.is_none() && !avoided && relay.dial.is_idle() {
+                relay.used = env.now;
+                relay.idle_check = env.now + env.policy.relay_idle;
+                relay.dial.start(env);
+            }
+        }
+    }
+
+    /// Whether a connection ends when nobody uses it.
+    fn is_spare(&self, region: u16) -> bool {
+        self.home != Some(region) && self.standby != Some(region)
     }
 
     /// Sends over a relay, and connects to it if need be. `false` if the map has no such relay.
@@ -328,10 +370,11 @@ impl Relays {
             self.incoming.push_back(Incoming::Down);
         }
         let unreachable = relay.dial.failures() >= 2;
+        let is_spare = self.home != Some(region) && self.standby != Some(region);
         if self.home == Some(region) && unreachable {
             relay.avoid_until = Some(env.now + env.policy.relay_avoid);
             self.incoming.push_back(Incoming::HomeFailed);
-        } else if self.home != Some(region) && relay.used + env.policy.relay_idle <= env.now {
+        } else if is_spare && relay.used + env.policy.relay_idle <= env.now {
             relay.stop("idle", env);
         }
     }
@@ -348,6 +391,9 @@ impl Relays {
                     relay.client.ping(env.now);
                     let again = std::mem::replace(&mut relay.was_up, true);
                     self.incoming.push_back(Incoming::Up { again });
+                    if self.by_tcp {
+                        self.incoming.push_back(Incoming::Measured);
+                    }
                 }
                 ClientEvent::Packet { src, data } => {
                     relay.used = env.now;
@@ -380,7 +426,7 @@ impl Relays {
         self.relays
             .iter()
             .filter_map(|(&region, relay)| {
-                let idle = (self.home != Some(region) && !relay.dial.is_idle())
+                let idle = (self.is_spare(region) && !relay.dial.is_idle())
                     .then_some((relay.idle_check, "relay idle"));
                 let restart = relay.restart_at.map(|at| (at, "relay restart"));
                 idle.into_iter()
@@ -395,7 +441,7 @@ impl Relays {
     pub(crate) fn handle_timeout(&mut self, env: &mut Env<'_>) {
         let regions: Vec<u16> = self.relays.keys().copied().collect();
         for region in regions {
-            let home = self.home == Some(region);
+            let spare = self.is_spare(region);
             let Some(relay) = self.relays.get_mut(&region) else { continue };
             relay.client.handle_timeout(env.now);
             if relay.restart_at.is_some_and(|at| at <= env.now) {
@@ -413,7 +459,7 @@ impl Relays {
                 relay.end_stream(env.now);
             }
             let failed = relay.dial.failures() > failures;
-            if !home && !relay.dial.is_idle() && relay.idle_check <= env.now {
+            if spare && !relay.dial.is_idle() && relay.idle_check <= env.now {
                 relay.idle_check = relay.used + env.policy.relay_idle;
                 if relay.idle_check <= env.now {
                     relay.stop("idle", env);

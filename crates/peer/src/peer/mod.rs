@@ -574,7 +574,7 @@ impl Peer {
                     live.reverse = None;
                 }
             }
-            Incoming::HomeFailed => self.choose_home(now),
+            Incoming::HomeFailed | Incoming::Measured => self.choose_home(now),
         }
     }
 
@@ -603,8 +603,8 @@ impl Peer {
         if self.nat.is_undecided() || !self.nat.is_online() {
             return;
         }
-        let nat = &self.nat;
-        if self.relays.choose_home(|region| nat.rtt(region), env!(self, now)) {
+        let (nat, udp_blocked) = (&self.nat, self.nat.facts().udp_blocked);
+        if self.relays.choose_home(|region| nat.rtt(region), udp_blocked, env!(self, now)) {
             self.publish();
         }
     }

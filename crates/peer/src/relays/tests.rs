@@ -61,13 +61,14 @@ impl Bench {
         act(relays, &mut Env { now: *now, rng, policy, out })
     }
 
-    /// Chooses a home by these round trips in ms (0: none known), and runs.
+    /// Chooses a home by these round trips in ms, or without UDP if there are none, and runs.
     fn choose(&mut self, rtts: &[u64]) -> bool {
         let rtt = |region: u16| {
-            let ms = rtts.get(usize::from(region) - 1).copied().filter(|ms| *ms > 0);
+            let ms = rtts.get(usize::from(region) - 1).copied();
             ms.map(Duration::from_millis)
         };
-        let changed = self.with(|relays, env| relays.choose_home(rtt, env));
+        let blocked = rtts.is_empty();
+        let changed = self.with(|relays, env| relays.choose_home(rtt, blocked, env));
         self.run();
         changed
     }
@@ -202,4 +203,41 @@ fn a_home_whose_tcp_fails_is_left_though_it_is_the_nearest_by_stun() {
     bench.wait(bench.policy.relay_avoid);
     assert!(bench.choose(&[10, 40]), "it is given another chance");
     assert_eq!(bench.relays.home(), Some(1));
+}
+
+/// The relays without UDP, their TCP round trips in ms as given.
+fn without_udp(rtts: &[u64]) -> Bench {
+    let mut bench = Bench::new(rtts.len() as u16);
+    bench.choose(&[]);
+    for (relay, ms) in bench.relays.relays.values_mut().zip(rtts) {
+        relay.tcp_rtt = Some(Duration::from_millis(*ms));
+    }
+    bench.choose(&[]);
+    bench
+}
+
+#[test]
+fn where_udp_is_blocked_home_is_the_nearest_by_tcp_and_the_next_stays_connected() {
+    let mut bench = without_udp(&[300, 40, 20, 90]);
+    assert_eq!((bench.relays.home(), bench.relays.standby), (Some(3), Some(2)));
+    assert!((1..=4).all(|region| bench.relays.is_up(region)), "each was measured");
+    let measured = std::iter::from_fn(|| bench.relays.poll_incoming());
+    assert!(measured.into_iter().any(|incoming| matches!(incoming, Incoming::Measured)));
+    bench.wait(2 * bench.policy.relay_idle);
+    let up: Vec<u16> = (1..=4).filter(|region| bench.relays.is_up(*region)).collect();
+    assert_eq!(up, [2, 3]);
+}
+
+#[test]
+fn no_more_relays_are_measured_than_the_policy_says() {
+    let bench = without_udp(&[50; 9]);
+    assert_eq!((1..=9).filter(|region| bench.relays.is_up(*region)).count(), 5);
+}
+
+#[test]
+fn where_stun_answers_no_relay_is_connected_to_beside_home() {
+    let mut bench = Bench::new(3);
+    bench.choose(&[10, 20, 30]);
+    assert_eq!((1..=3).filter(|region| bench.relays.is_up(*region)).count(), 1);
+    assert_eq!(bench.relays.standby, None);
 }
