@@ -19,6 +19,7 @@
 //!
 //! It opens no socket and knows no clock; neither does anything that it is made of.
 
+mod admission;
 mod error;
 mod gateway;
 mod peer;

@@ -1,5 +1,6 @@
 //! The servers of a tunnel network as programs: relay, STUN server, coordination server.
 
+use crate::admission::AllowList;
 use crate::{ConnId, Input, Output, Program};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -125,12 +126,40 @@ pub struct RelayProgram {
     derp: derp::server::Server,
     stun: StunProgram,
     ports: Vec<u16>,
+    allowed: Option<AllowList>,
+    /// When it was last called.
+    now: Option<Instant>,
 }
 
 impl RelayProgram {
     /// Puts the servers together.
     pub fn new(name: Name, derp: derp::server::Server) -> RelayProgram {
-        RelayProgram { name, derp, stun: StunProgram::new(), ports: RELAY_PORTS.to_vec() }
+        let (stun, ports) = (StunProgram::new(), RELAY_PORTS.to_vec());
+        RelayProgram { name, derp, stun, ports, allowed: None, now: None }
+    }
+
+    /// It serves only the machines of a network, whose coordination server tells it their keys. That is connected to at these
+    /// addresses, in turn, without TLS: the stream is encrypted and both ends are known by their keys. The relay must be
+    /// configured to ask ([`admission`](derp::ServerConfig::admission)).
+    #[must_use]
+    pub fn with_admission(
+        self,
+        asks: coord::relay::Relay,
+        coordinator: Vec<SocketAddr>,
+        now: Instant,
+    ) -> RelayProgram {
+        RelayProgram { allowed: Some(AllowList::new(asks, coordinator, now)), ..self }
+    }
+
+    /// Answers the relay's questions with what the list says now.
+    fn decide(&mut self) {
+        let (Some(list), Some(now)) = (&mut self.allowed, self.now) else { return };
+        while let Some(key) = list.poll_dismissed(now) {
+            self.derp.expel(&key, now);
+        }
+        while let Some(conn) = list.poll_admitted() {
+            self.derp.admit(conn, true, now);
+        }
     }
 
     /// It listens on these TCP ports in place of [`RELAY_PORTS`], and answers STUN on that in place of [`STUN_PORT`].
@@ -155,6 +184,16 @@ impl Program for RelayProgram {
     }
 
     fn handle(&mut self, input: Input<'_>, now: Instant) {
+        self.now = Some(now);
+        if let Input::Connected { conn }
+        | Input::Stream { conn, .. }
+        | Input::Writable { conn, .. }
+        | Input::Closed { conn } = input
+            && let Some(list) = self.allowed.as_mut().filter(|list| list.owns(conn))
+        {
+            list.handle(&input, now);
+            return self.decide();
+        }
         match input {
             Input::Addresses(_) | Input::Datagram { .. } => self.stun.handle(input, now),
             Input::Accepted { conn, from, .. } => self.derp.accepted(derp::server::ConnId(conn.0), from, now),
@@ -167,38 +206,64 @@ impl Program for RelayProgram {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.now = Some(now);
         self.derp.handle_timeout(now);
+        if let Some(list) = &mut self.allowed {
+            list.handle_timeout(now);
+        }
+        self.decide();
     }
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.derp.poll_timeout()
+        let list = self.allowed.as_ref().and_then(AllowList::poll_timeout);
+        self.derp.poll_timeout().into_iter().chain(list).min()
     }
 
     fn poll_output(&mut self) -> Option<Output> {
         if let Some(output) = self.stun.poll_output() {
             return Some(output);
         }
-        if let Some(transmit) = self.derp.poll_transmit() {
-            return Some(match transmit {
-                derp::server::ServerTransmit::Write { conn, data } => {
-                    Output::Write { conn: ConnId(conn.0), data }
-                }
-                derp::server::ServerTransmit::Hold { conn, hold } => {
-                    Output::Hold { conn: ConnId(conn.0), hold }
-                }
-                derp::server::ServerTransmit::Close { conn } => Output::Close { conn: ConnId(conn.0) },
-            });
+        if let Some(output) = self.allowed.as_mut().and_then(AllowList::poll_output) {
+            return Some(output);
         }
-        while let Some(event) = self.derp.poll_event() {
-            if let Some(what) = relay_words(&event) {
-                return Some(Output::Event(Box::new(Event::Warning { node: self.name.clone(), what })));
+        loop {
+            if let Some(transmit) = self.derp.poll_transmit() {
+                return Some(match transmit {
+                    derp::server::ServerTransmit::Write { conn, data } => {
+                        Output::Write { conn: ConnId(conn.0), data }
+                    }
+                    derp::server::ServerTransmit::Hold { conn, hold } => {
+                        Output::Hold { conn: ConnId(conn.0), hold }
+                    }
+                    derp::server::ServerTransmit::Close { conn } => Output::Close { conn: ConnId(conn.0) },
+                });
+            }
+            let event = self.derp.poll_event()?;
+            if let Some(output) = self.event(&event) {
+                return Some(output);
             }
         }
-        None
     }
 
     fn is_finished(&self) -> bool {
         self.derp.connections() == 0
+    }
+}
+
+impl RelayProgram {
+    /// What an event of the relay means for the list and for the log.
+    fn event(&mut self, event: &derp::server::ServerEvent) -> Option<Output> {
+        use derp::server::ServerEvent::{Admission, ClientLeft, Refused};
+        if let Some(list) = &mut self.allowed {
+            match event {
+                Admission { conn, key, .. } => list.ask(*conn, *key),
+                ClientLeft { conn, .. } | Refused { conn, .. } => list.forget(*conn),
+                _ => {}
+            }
+            self.decide();
+        }
+        let what = relay_words(event)?;
+        Some(Output::Event(Box::new(Event::Warning { node: self.name.clone(), what })))
     }
 }
 

@@ -1,0 +1,324 @@
+//! A relay's question to the coordination server: who may use it?
+
+use crate::{ConnId, Input, Output};
+use coord::relay::{Relay, RelayEvent};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// Between two attempts to reach the coordination server.
+const RETRY: Duration = Duration::from_secs(2);
+/// A connection that is not open after this is given up.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// The stream to the coordination server, and the clients that wait for an answer. A key that is not on the list may be that of
+/// a machine which has only just joined: its client waits until the list changes, for as long as a handshake may take.
+pub(crate) struct AllowList {
+    relay: Relay,
+    /// Where the server is; tried in turn.
+    addresses: Vec<SocketAddr>,
+    at: usize,
+    link: Link,
+    next: u64,
+    credit: usize,
+    waiting: BTreeMap<derp::ConnId, derp::PublicKey>,
+    out: VecDeque<Output>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Down { until: Instant },
+    Connecting { conn: ConnId, until: Instant },
+    Up { conn: ConnId },
+}
+
+impl AllowList {
+    pub(crate) fn new(relay: Relay, addresses: Vec<SocketAddr>, now: Instant) -> AllowList {
+        let link = Link::Down { until: now };
+        let (waiting, out) = (BTreeMap::new(), VecDeque::new());
+        AllowList { relay, addresses, at: 0, link, next: 0, credit: 0, waiting, out }
+    }
+
+    /// Whether a connection is this list's own.
+    pub(crate) fn owns(&self, id: ConnId) -> bool {
+        matches!(self.link, Link::Connecting { conn, .. } | Link::Up { conn } if conn == id)
+    }
+
+    /// Something happened on the own connection.
+    pub(crate) fn handle(&mut self, input: &Input<'_>, now: Instant) {
+        match *input {
+            Input::Connected { conn } => {
+                self.link = Link::Up { conn };
+                self.relay.connected(now);
+            }
+            Input::Writable { space, .. } => self.credit = space,
+            Input::Stream { data, .. } if self.relay.handle_stream(data, now).is_err() => self.hang_up(now),
+            Input::Closed { .. } => self.lost(now),
+            _ => {}
+        }
+        self.flush();
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.relay.handle_timeout(now);
+        match self.link {
+            Link::Down { until } if until <= now => self.connect(now),
+            Link::Connecting { until, .. } if until <= now => self.hang_up(now),
+            _ => {}
+        }
+        self.flush();
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let link = match self.link {
+            Link::Down { until } => Some((until, "coordinator retry")),
+            Link::Connecting { until, .. } => Some((until, "coordinator connect")),
+            Link::Up { .. } => None,
+        };
+        link.into_iter().chain(self.relay.poll_timeout()).min()
+    }
+
+    pub(crate) fn poll_output(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    /// A client wants to use the relay.
+    pub(crate) fn ask(&mut self, conn: derp::ConnId, key: derp::PublicKey) {
+        self.waiting.insert(conn, key);
+    }
+
+    /// A client's connection is gone.
+    pub(crate) fn forget(&mut self, conn: derp::ConnId) {
+        self.waiting.remove(&conn);
+    }
+
+    /// A client that may use the relay from now on.
+    pub(crate) fn poll_admitted(&mut self) -> Option<derp::ConnId> {
+        let relay = &self.relay;
+        let conn =
+            self.waiting.iter().find(|(_, key)| relay.allows(&key.0) == Some(true)).map(|(conn, _)| *conn)?;
+        self.waiting.remove(&conn);
+        Some(conn)
+    }
+
+    /// A key that may use the relay no more.
+    pub(crate) fn poll_dismissed(&mut self, now: Instant) -> Option<derp::PublicKey> {
+        loop {
+            match self.relay.poll_event()? {
+                RelayEvent::Dismissed(key) => return Some(derp::PublicKey(key)),
+                RelayEvent::Failed(_) => self.hang_up(now),
+                RelayEvent::Listed => {}
+            }
+        }
+    }
+
+    fn connect(&mut self, now: Instant) {
+        let Some(&to) = self.addresses.get(self.at % self.addresses.len().max(1)) else {
+            self.link = Link::Down { until: now + RETRY };
+            return;
+        };
+        let conn = ConnId(self.next);
+        self.next += 1;
+        self.credit = 0;
+        self.link = Link::Connecting { conn, until: now + CONNECT_WITHIN };
+        self.out.push_back(Output::Connect { conn, to });
+    }
+
+    fn hang_up(&mut self, now: Instant) {
+        if let Link::Connecting { conn, .. } | Link::Up { conn } = self.link {
+            self.out.push_back(Output::Close { conn });
+            self.lost(now);
+        }
+    }
+
+    fn lost(&mut self, now: Instant) {
+        self.relay.closed();
+        self.at += 1;
+        self.link = Link::Down { until: now + RETRY };
+    }
+
+    fn flush(&mut self) {
+        let Link::Up { conn } = self.link else { return };
+        while let Some(data) = (self.credit > 0).then(|| self.relay.poll_transmit(self.credit)).flatten() {
+            self.credit -= data.len();
+            self.out.push_back(Output::Write { conn, data });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Program, RelayProgram};
+    use bytes::Bytes;
+    use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng};
+
+    const RELAY: [u8; 32] = [5; 32];
+    /// The number of the one client's connection, and of its own at the coordination server.
+    const CLIENT: ConnId = ConnId(ConnId::FIRST_ACCEPTED);
+    const MACHINE: coord::server::ConnId = coord::server::ConnId(99);
+
+    fn rng(seed: u64) -> ChaCha12Rng {
+        ChaCha12Rng::seed_from_u64(seed)
+    }
+
+    /// A relay, the coordination server that it asks, and a machine that would use it.
+    struct Bench {
+        now: Instant,
+        relay: RelayProgram,
+        coordinator: coord::server::Server,
+        client: derp::Client,
+        machine: coord::client::Client,
+        connects: usize,
+        closed: bool,
+    }
+
+    impl Bench {
+        #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
+        fn new() -> Bench {
+            let now = Instant::now();
+            let key = derp::PrivateKey::from_bytes(RELAY);
+            let info = coord::RelayInfo {
+                region: 1,
+                name: "nl".into(),
+                key: key.public().0,
+                addr: [192, 0, 2, 1].into(),
+                addr6: None,
+                derp_ports: vec![443],
+                tls: None,
+                stun: Vec::new(),
+            };
+            let config = coord::server::ServerConfig::new([9; 32], vec![info]);
+            let coordinator = coord::server::Server::new(config, rng(1), now);
+            let server_key = coordinator.public_key();
+            let asks = coord::relay::RelayConfig { private_key: RELAY, server_key, host: String::new() };
+            let config = derp::ServerConfig { admission: true, ..derp::ServerConfig::default() };
+            let derp = derp::Server::new(config, key, rng(2), now);
+            let at = vec!["192.0.2.9:80".parse().unwrap()];
+            let relay = RelayProgram::new("nl".into(), derp);
+            let relay = relay.with_admission(Relay::new(asks, rng(3)), at, now);
+            let node = derp::PrivateKey::from_bytes([7; 32]);
+            let machine = coord::client::ClientConfig {
+                machine_key: [6; 32],
+                server_key,
+                name: "takkie".into(),
+                node_key: node.public().0,
+                disco_key: [8; 32],
+                host: String::new(),
+                auth_key: None,
+            };
+            Bench {
+                now,
+                relay,
+                coordinator,
+                client: derp::Client::new(derp::ClientConfig::new(node, "nl"), rng(4), now),
+                machine: coord::client::Client::new(machine, rng(5), now),
+                connects: 0,
+                closed: false,
+            }
+        }
+
+        fn connect_client(&mut self) {
+            self.client.connected(self.now);
+            let from = ([192, 0, 2, 7], 1).into();
+            self.relay.handle(Input::Accepted { conn: CLIENT, port: 443, from }, self.now);
+            self.relay.handle(Input::Writable { conn: CLIENT, space: 1 << 20 }, self.now);
+            self.run();
+        }
+
+        fn join_network(&mut self) {
+            self.machine.connected(self.now);
+            self.coordinator.accepted(MACHINE, ([192, 0, 2, 7], 2).into(), self.now);
+            self.coordinator.writable(MACHINE, 1 << 20, self.now);
+            self.run();
+        }
+
+        fn run(&mut self) {
+            self.relay.handle_timeout(self.now);
+            for _ in 0..50 {
+                while let Some(output) = self.relay.poll_output() {
+                    match output {
+                        Output::Connect { conn, .. } => {
+                            self.connects += 1;
+                            let id = coord::server::ConnId(conn.0);
+                            self.coordinator.accepted(id, ([192, 0, 2, 1], 3).into(), self.now);
+                            self.coordinator.writable(id, 1 << 20, self.now);
+                            self.relay.handle(Input::Connected { conn }, self.now);
+                            self.relay.handle(Input::Writable { conn, space: 1 << 20 }, self.now);
+                        }
+                        Output::Write { conn: CLIENT, data } => {
+                            self.client.handle_stream(&data, self.now).unwrap();
+                        }
+                        Output::Write { conn, data } => {
+                            self.coordinator.handle_stream(coord::server::ConnId(conn.0), &data, self.now);
+                        }
+                        Output::Close { conn } => self.closed |= conn == CLIENT,
+                        _ => {}
+                    }
+                }
+                while let Some(data) = self.client.poll_transmit(1 << 20) {
+                    self.relay.handle(Input::Stream { conn: CLIENT, data: &data }, self.now);
+                }
+                while let Some(data) = self.machine.poll_transmit(1 << 20) {
+                    self.coordinator.handle_stream(MACHINE, &data, self.now);
+                }
+                while let Some(transmit) = self.coordinator.poll_transmit() {
+                    let (conn, data): (_, Option<Bytes>) = match transmit {
+                        coord::server::ServerTransmit::Write { conn, data } => (conn, Some(data)),
+                        coord::server::ServerTransmit::Close { conn } => (conn, None),
+                    };
+                    let id = ConnId(conn.0);
+                    match data {
+                        Some(data) if conn == MACHINE => {
+                            self.machine.handle_stream(&data, self.now).unwrap();
+                        }
+                        Some(data) => self.relay.handle(Input::Stream { conn: id, data: &data }, self.now),
+                        None => self.relay.handle(Input::Closed { conn: id }, self.now),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_machine_of_the_network_is_served_and_no_other() {
+        let mut bench = Bench::new();
+        bench.run();
+        bench.connect_client();
+        assert_eq!((bench.client.is_ready(), bench.closed), (false, false), "it waits");
+        bench.now += derp::server::HANDSHAKE_TIMEOUT;
+        bench.run();
+        assert_eq!((bench.client.is_ready(), bench.closed), (false, true));
+
+        let mut bench = Bench::new();
+        bench.run();
+        bench.join_network();
+        bench.connect_client();
+        assert!(bench.client.is_ready());
+    }
+
+    #[test]
+    fn a_machine_that_joins_in_the_meantime_need_not_come_again() {
+        let mut bench = Bench::new();
+        bench.run();
+        bench.connect_client();
+        bench.join_network();
+        assert!(bench.client.is_ready());
+        assert_eq!(bench.connects, 1);
+    }
+
+    #[test]
+    fn the_list_stays_in_force_while_the_server_is_away_and_it_is_tried_again() {
+        let mut bench = Bench::new();
+        bench.run();
+        bench.join_network();
+        let own = ConnId(0);
+        bench.relay.handle(Input::Closed { conn: own }, bench.now);
+        bench.connect_client();
+        assert!(bench.client.is_ready());
+        assert_eq!(bench.connects, 1);
+        bench.now += RETRY;
+        bench.run();
+        assert_eq!(bench.connects, 2);
+    }
+}
