@@ -15,6 +15,8 @@ mod odd;
 mod own;
 mod rng;
 mod script;
+mod site;
+mod start;
 
 pub use agenda::Agenda;
 pub use build::BuildError;
@@ -110,7 +112,7 @@ pub struct World {
     latency_ns: Vec<u64>,
     regions: u32,
     region_names: Vec<Name>,
-    starters: Vec<build::Starter>,
+    starters: Vec<start::Starter>,
     /// Parts of the internet that do not reach each other.
     cuts: Vec<odd::Cut>,
     /// The addresses that routers are given by the timeline, by index of its entry.

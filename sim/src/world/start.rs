@@ -1,0 +1,349 @@
+//! How programs start, stop and start again, and what lives on in between.
+
+use super::build::BuildError;
+use super::{Entry, World, nanos};
+use crate::host::{
+    Apps, CoordinatorProgram, FlowSpec, GatewayProgram, Host, PeerProgram, Program, ProxyProgram,
+    RelayProgram, ResolverProgram, Secured, Security, StunProgram, TLS_PORT,
+};
+use crate::topology::NodeIdx;
+use coord::RelayInfo;
+use pref64::Pref64;
+use rand_chacha::ChaCha12Rng;
+use std::any::Any;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+use trace::Name;
+
+/// Unix time at the start of every run: 2026-01-01T00:00:00Z. WireGuard's handshakes carry a wall clock (its paper, §5.1).
+const EPOCH: Duration = Duration::from_secs(1_767_225_600);
+
+/// How a program is made, at the start and after a restart.
+#[derive(Debug, Clone)]
+pub(super) enum Recipe {
+    Proxy {
+        name: Name,
+        port: u16,
+        config: proxy::ServerConfig,
+    },
+    Peer {
+        name: Name,
+        proxy: Option<peer::Proxy>,
+        coordinator: Vec<SocketAddr>,
+        coordinator_key: [u8; 32],
+        coordinator_tls: Option<peer::ServerTls>,
+        flows: Vec<FlowSpec>,
+        /// The router that it asks for an open port.
+        gateway: Option<IpAddr>,
+    },
+    Gateway {
+        name: Name,
+        config: portmap::gateway::GatewayConfig,
+    },
+    Relay {
+        name: Name,
+        certificate: Option<tls::ServerConfig>,
+    },
+    Stun,
+    Resolver {
+        prefix: Pref64,
+    },
+    Coordinator {
+        name: Name,
+        certificate: Option<tls::ServerConfig>,
+        relays: Vec<RelayInfo>,
+    },
+}
+
+/// A program's place and recipe, how often it was started, and what a restart keeps.
+pub(super) struct Starter {
+    node: u32,
+    slot: u32,
+    recipe: Recipe,
+    starts: u32,
+    kept: Option<Box<dyn Program>>,
+    /// How often it lost its keys.
+    identity: u32,
+    /// What its wall clock said at its last start, and when that was.
+    started: (Duration, u64),
+    /// It does not start before.
+    back_ns: u64,
+    /// It does not start any more.
+    dead: bool,
+}
+
+impl World {
+    /// Starts a program of your own on a host, server or router, now, beside those that the scenario puts there. It must
+    /// not claim their ports, and it outlives their restarts. On a router it hears what comes from inside for the router's
+    /// addresses or for a multicast group, and from outside answers to what it has sent.
+    ///
+    /// # Errors
+    /// If nothing has that name.
+    pub fn add_program(&mut self, node: &str, program: Box<dyn Program>) -> Result<(), BuildError> {
+        let missing = || BuildError::Missing(node.to_owned());
+        let index = *self.by_name.get(node).ok_or_else(missing)?;
+        let slot = self.host_mut(index).ok_or_else(missing)?.reserve();
+        self.start_program(index, slot, program);
+        Ok(())
+    }
+
+    fn start_program(&mut self, node: u32, slot: u32, program: Box<dyn Program>) {
+        let Some(host) = self.sites[node as usize].body.host() else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        host.start(slot, program, &self.clock, &mut effects);
+        self.apply(node, effects);
+        self.drain();
+    }
+
+    pub(super) fn place(&mut self, node: NodeIdx, recipe: Recipe, start: Duration) {
+        let Some(slot) = self.host_mut(node).map(Host::reserve) else { return };
+        self.starters.push(Starter {
+            node,
+            slot,
+            recipe,
+            starts: 0,
+            kept: None,
+            identity: 0,
+            started: (Duration::ZERO, 0),
+            back_ns: nanos(start),
+            dead: false,
+        });
+        self.agenda.push(nanos(start), Entry::Start { node, slot });
+    }
+
+    /// The certificate of a server, for its address: what others know it by, and what it shows to all.
+    pub(super) fn identity(
+        &self,
+        purpose: &str,
+        name: &str,
+        address: IpAddr,
+    ) -> Result<(tls::Pin, tls::ServerConfig), BuildError> {
+        let failed = |error: tls::Error| BuildError::Certificate(name.to_owned(), error.to_string());
+        let (seed, address) = (self.key(&format!("{purpose} TLS"), name, 0), address.to_string());
+        // Issued a month before the run, for the 90 days that are usual (Let's Encrypt).
+        let from = EPOCH - Duration::from_secs(30 * 86_400);
+        let until = EPOCH + Duration::from_secs(60 * 86_400);
+        let identity = tls::Identity::self_signed(seed, &[&address], from, until).map_err(failed)?;
+        Ok((identity.pin(), tls::ServerConfig::new(&identity).map_err(failed)?))
+    }
+
+    /// The private key of a node for one purpose; `start` counts for keys that are new at each start.
+    pub(super) fn key(&self, purpose: &str, name: &str, start: u32) -> [u8; 32] {
+        self.seed.bytes(&format!("{purpose} key {start} of {name}"))
+    }
+
+    /// Starts the program of a place, unless it runs already or its host cannot now.
+    pub(super) fn start(&mut self, node: u32, slot: u32) {
+        let Some(i) = self.starters.iter().position(|s| s.node == node && s.slot == slot) else { return };
+        let site = &mut self.sites[node as usize];
+        if let Some(wakes_ns) = site.asleep_until() {
+            return self.agenda.push(wakes_ns, Entry::Start { node, slot });
+        }
+        if self.starters[i].dead
+            || self.clock.now_ns() < self.starters[i].back_ns
+            || site.has_no_power()
+            || site.body.host().is_none_or(|host| host.is_running(slot))
+        {
+            return;
+        }
+        let program = self.make(i);
+        self.start_program(node, slot, program);
+        if self.sites[node as usize].odd.is_some() {
+            self.note_presence(node);
+        }
+    }
+
+    /// What a peer's wall clock says when it starts. One that keeps its identity keeps the time of its last handshake too, so
+    /// that a clock set back does not make its next ones look like replays (WireGuard's paper, §5.1).
+    fn epoch(&self, starter: usize) -> Duration {
+        let Starter { node, starts, started: (before, started_ns), .. } = self.starters[starter];
+        let now_ns = self.clock.now_ns();
+        let skew_ns = self.sites[node as usize].odd.as_ref().map_or(0, |odd| odd.skew_ns);
+        let truth = EPOCH + Duration::from_nanos(now_ns);
+        let skew = Duration::from_nanos(skew_ns.unsigned_abs());
+        let wall = if skew_ns < 0 { truth.saturating_sub(skew) } else { truth + skew };
+        let last = before + Duration::from_nanos(now_ns - started_ns);
+        if starts > 0 { wall.max(last) } else { wall }
+    }
+
+    /// Starts every program of a node.
+    pub(super) fn start_all(&mut self, node: u32) {
+        let slots: Vec<u32> = self.starters.iter().filter(|s| s.node == node).map(|s| s.slot).collect();
+        for slot in slots {
+            self.start(node, slot);
+        }
+    }
+
+    /// Starts every program of a node at a time, or later if another restart is still to end.
+    pub(super) fn start_all_at(&mut self, node: u32, at_ns: u64) {
+        for starter in self.starters.iter_mut().filter(|s| s.node == node) {
+            starter.back_ns = starter.back_ns.max(at_ns);
+            self.agenda.push(starter.back_ns, Entry::Start { node, slot: starter.slot });
+        }
+    }
+
+    /// Lets no program of a node start again.
+    pub(super) fn bury(&mut self, node: u32) {
+        for starter in self.starters.iter_mut().filter(|s| s.node == node) {
+            starter.dead = true;
+        }
+    }
+
+    /// Whether the peer of a node runs; `None` if it has none.
+    pub(super) fn peer_runs(&mut self, node: u32) -> Option<bool> {
+        let peer = |s: &&Starter| s.node == node && matches!(s.recipe, Recipe::Peer { .. });
+        let slot = self.starters.iter().find(peer)?.slot;
+        self.sites[node as usize].body.host().map(|host| host.is_running(slot))
+    }
+
+    /// Does something to the coordination server, as its administrator, if it runs.
+    pub(super) fn administer(&mut self, act: impl FnOnce(&mut coord::server::Server, Instant)) {
+        let coordinator = |s: &&Starter| matches!(s.recipe, Recipe::Coordinator { .. });
+        let Some((node, slot)) = self.starters.iter().find(coordinator).map(|s| (s.node, s.slot)) else {
+            return;
+        };
+        let now = self.clock.now();
+        let Some(host) = self.sites[node as usize].body.host() else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        host.touch(slot, &self.clock, &mut effects, |program| {
+            let program: &mut dyn Any = program;
+            if let Some(program) = program.downcast_mut::<Secured<CoordinatorProgram>>() {
+                program.program_mut().administer(|server| act(server, now), now);
+            } else if let Some(program) = program.downcast_mut::<CoordinatorProgram>() {
+                program.administer(|server| act(server, now), now);
+            }
+        });
+        self.apply(node, effects);
+        self.drain();
+    }
+
+    /// Ends every program of a node. With `keeps`, the coordination server's records and the
+    /// peer's keys live on, as if they were on disk.
+    pub(super) fn stop_programs(&mut self, node: u32, keeps: bool) {
+        for i in 0..self.starters.len() {
+            let starter = &self.starters[i];
+            if starter.node != node {
+                continue;
+            }
+            let slot = starter.slot;
+            let silent = self.sites[node as usize].has_no_power();
+            if let Some(host) = self.sites[node as usize].body.host() {
+                let mut effects = std::mem::take(&mut self.effects);
+                let program = host.stop(slot, &self.clock, &mut effects);
+                if silent {
+                    effects.packets.clear();
+                }
+                let starter = &mut self.starters[i];
+                let stays = match starter.recipe {
+                    Recipe::Coordinator { .. } => keeps,
+                    // The users of the tunnel are programs of their own.
+                    Recipe::Peer { .. } => true,
+                    _ => false,
+                };
+                if program.is_some() {
+                    starter.identity += u32::from(!keeps);
+                    starter.kept = program.filter(|_| stays);
+                }
+                self.apply(node, effects);
+                self.drain();
+            }
+        }
+    }
+
+    /// The program of a place as it starts now.
+    fn make(&mut self, i: usize) -> Box<dyn Program> {
+        let kept = self.starters[i].kept.take();
+        let (now, epoch) = (self.clock.now(), self.epoch(i));
+        self.starters[i].started = (epoch, self.clock.now_ns());
+        self.starters[i].starts += 1;
+        let Starter { recipe, starts, identity, .. } = &self.starters[i];
+        let (start, identity) = (starts - 1, *identity);
+        let rng = |what: &str, name: &str| self.seed.chacha(&format!("{what} {start} {name}"));
+        match recipe {
+            Recipe::Peer { name, proxy, coordinator, coordinator_key, coordinator_tls, flows, gateway } => {
+                let config = peer::Config {
+                    name: name.to_string(),
+                    keys: peer::Keys {
+                        node: self.key("node", name, identity),
+                        disco: self.key("disco", name, start),
+                        machine: self.key("machine", name, identity),
+                    },
+                    coordinator: coordinator.clone(),
+                    coordinator_key: *coordinator_key,
+                    coordinator_host: String::new(),
+                    auth_key: None,
+                    coordinator_tls: coordinator_tls.clone(),
+                    authorities: None,
+                    map: None,
+                    epoch,
+                    policy: peer::Policy {
+                        learn_peer_reflexive: self.options.peer_reflexive,
+                        ..peer::Policy::default()
+                    },
+                    proxy: proxy.clone(),
+                };
+                let peer = peer::Peer::new(config, rng("peer", name), now);
+                let before = kept.and_then(|kept| (kept as Box<dyn Any>).downcast::<PeerProgram>().ok());
+                Box::new(match before {
+                    Some(before) => before.again(peer, *gateway, now),
+                    None => {
+                        let apps = Apps::new(name.clone(), flows.clone(), self.clock.epoch(), now);
+                        PeerProgram::new(name.clone(), peer, apps, *gateway, now)
+                    }
+                })
+            }
+            Recipe::Gateway { name, config } => {
+                let gateway = portmap::gateway::Gateway::new(config.clone(), rng("port mapping", name), now);
+                Box::new(GatewayProgram::new(name.clone(), gateway))
+            }
+            Recipe::Relay { name, certificate } => {
+                let key = derp::PrivateKey::from_bytes(self.key("relay", name, 0));
+                let config = derp::server::ServerConfig::default();
+                let server = derp::server::Server::new(config, key, rng("relay", name), now);
+                let program = RelayProgram::new(name.clone(), server);
+                secured(program, certificate.as_ref(), rng("relay TLS", name), epoch, now)
+            }
+            Recipe::Proxy { name, port, config } => {
+                Box::new(ProxyProgram::new(name.clone(), *port, proxy::Server::new(config.clone())))
+            }
+            Recipe::Stun => Box::new(StunProgram::new()),
+            Recipe::Resolver { prefix } => Box::new(ResolverProgram::new(*prefix)),
+            Recipe::Coordinator { name, certificate, relays } => {
+                let key = self.key("coordinator", name, 0);
+                let config = coord::server::ServerConfig {
+                    epoch,
+                    ..coord::server::ServerConfig::new(key, relays.clone())
+                };
+                let before = kept.and_then(unsecured::<CoordinatorProgram>);
+                let state = before.and_then(CoordinatorProgram::into_kept).unwrap_or_default();
+                let server =
+                    coord::server::Server::load(config, state.clone(), rng("coordinator", name), now);
+                let program = CoordinatorProgram::new(name.clone(), server, Some(state));
+                secured(program, certificate.as_ref(), rng("coordinator TLS", name), epoch, now)
+            }
+        }
+    }
+}
+
+/// A server, behind TLS if it has a certificate.
+fn secured(
+    program: impl Program,
+    certificate: Option<&tls::ServerConfig>,
+    rng: ChaCha12Rng,
+    unix: Duration,
+    now: Instant,
+) -> Box<dyn Program> {
+    let Some(config) = certificate.cloned() else { return Box::new(program) };
+    let clock = tls::Clock::new(unix, now);
+    let security = Security { ports: vec![TLS_PORT], config, clock, rng };
+    Box::new(Secured::new(program, security, now))
+}
+
+/// The server of a kind behind its TLS, if it has any.
+fn unsecured<P: Program>(program: Box<dyn Program>) -> Option<P> {
+    let program: Box<dyn Any> = program;
+    match program.downcast::<Secured<P>>() {
+        Ok(secured) => Some(secured.into_program()),
+        Err(program) => program.downcast().ok().map(|program| *program),
+    }
+}
