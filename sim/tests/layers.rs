@@ -66,6 +66,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
             "peer",
             "program",
             "tls",
+            "daemon",
         ],
         "the simulator puts the parts together; other people's stacks stay in `interop`, out of every build",
     ),

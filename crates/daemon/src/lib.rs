@@ -23,6 +23,8 @@
 //! - Nothing grows without a limit: see [`Limits`]. A connection that does not take what is written to it tells its program
 //!   so by giving no more space; datagrams that the network does not take are dropped, oldest first.
 
+#[cfg(unix)]
+pub mod app;
 mod conn;
 pub mod drive;
 pub mod net;

@@ -33,7 +33,7 @@ pub struct TokioNet {
     udp: Vec<(u16, UdpSocket)>,
     tcp: Vec<(u16, TcpListener)>,
     addresses: Option<Vec<IpAddr>>,
-    hidden: Vec<IpAddr>,
+    hidden: Vec<String>,
 }
 
 impl TokioNet {
@@ -49,10 +49,10 @@ impl TokioNet {
         TokioNet { addresses: Some(addresses), ..self }
     }
 
-    /// Does not tell the program of that address, such as that of its own tunnel.
+    /// Does not tell the program of the addresses of that interface, such as that of its own tunnel.
     #[must_use]
-    pub fn without_address(mut self, address: IpAddr) -> TokioNet {
-        self.hidden.push(address);
+    pub fn without_interface(mut self, name: impl Into<String>) -> TokioNet {
+        self.hidden.push(name.into());
         self
     }
 
@@ -174,13 +174,14 @@ fn tcp_listener(at: SocketAddr) -> io::Result<TcpListener> {
 /// The machine's addresses. The one that the route to the internet starts from comes first, as that is the one from which
 /// datagrams leave. Addresses of one link only (RFC 4291 §2.5.6, RFC 3927) are left out, and those of the machine
 /// itself unless there are no others.
-fn addresses(hidden: &[IpAddr]) -> Vec<IpAddr> {
+fn addresses(hidden: &[String]) -> Vec<IpAddr> {
     let all = if_addrs::get_if_addrs().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot read the addresses of this machine");
         Vec::new()
     });
-    let mut own: Vec<IpAddr> = all.iter().map(if_addrs::Interface::ip).collect();
-    own.retain(|ip| !hidden.contains(ip) && !is_link_local(*ip));
+    let shown = all.iter().filter(|interface| !hidden.contains(&interface.name));
+    let mut own: Vec<IpAddr> = shown.map(if_addrs::Interface::ip).collect();
+    own.retain(|ip| !is_link_local(*ip));
     own.sort_unstable();
     own.dedup();
     if own.iter().any(|ip| !ip.is_loopback()) {

@@ -50,12 +50,26 @@ enum Command {
     Matrix(matrix::Args),
     Report(report::Args),
     Presets(presets::Args),
+    #[cfg(unix)]
+    #[command(flatten)]
+    Daemon(daemon::app::Command),
     /// Print what is not modelled, as Markdown.
     #[command(after_help = "Example: punchbag limits > limits.md")]
     Limits,
     /// Print the JSON Schema of scenario files, for editors.
     #[command(after_help = "Example: punchbag schema > scenario.schema.json")]
     Schema,
+}
+
+impl Command {
+    /// Whether it writes logs of its own for as long as it runs.
+    fn has_own_logs(&self) -> bool {
+        match self {
+            #[cfg(unix)]
+            Command::Daemon(_) => true,
+            _ => false,
+        }
+    }
 }
 
 /// All passed.
@@ -72,17 +86,21 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Runs the command.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
-    start_logs(cli.verbose, cli.log_format);
-    let result = match &cli.command {
-        Command::Run(args) => play::main(args),
-        Command::Check(args) => check::main(args),
-        Command::Explain(args) => explain::main(args),
-        Command::Matrix(args) => matrix::main(args),
-        Command::Report(args) => report::main(args),
-        Command::Presets(args) => presets::main(args),
+    let Cli { command, verbose, log_format } = Cli::parse();
+    if !command.has_own_logs() {
+        start_logs(verbose, log_format);
+    }
+    let result = match command {
+        Command::Run(args) => play::main(&args),
+        Command::Check(args) => check::main(&args),
+        Command::Explain(args) => explain::main(&args),
+        Command::Matrix(args) => matrix::main(&args),
+        Command::Report(args) => report::main(&args),
+        Command::Presets(args) => presets::main(&args),
         Command::Limits => print::out(&punchbag::limits::page()).map(|()| PASSED).map_err(Failure::from),
         Command::Schema => print::out(&punchbag::scenario::schema()).map(|()| PASSED).map_err(Failure::from),
+        #[cfg(unix)]
+        Command::Daemon(command) => daemon::app::main(command, matches!(log_format, LogFormat::Json)),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -1,0 +1,385 @@
+//! Flags and configuration files. A file holds the same settings under the same names; flags override it.
+
+use super::Failure;
+use super::key::decode_hex;
+use clap::Args;
+use program::userspace::socks::Target;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Run the coordination server: it tells the machines of a network who the others are and where.
+///
+/// Its key is made on the first start and kept in the state directory; peers must know the public part, which is printed.
+#[derive(Debug, Default, Args, Deserialize)]
+#[command(
+    after_help = "Example:\n  punchbag coord --listen 0.0.0.0:443 --relay nl=KEY@203.0.113.9:443/3478\n\
+    where KEY is what `punchbag relay --print-key` prints. A file given by --config holds the same settings:\n  \
+    listen = [\"0.0.0.0:443\"]\n  relay = [\"nl=KEY@203.0.113.9:443/3478\"]"
+)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CoordArgs {
+    /// Where peers connect; 0.0.0.0:443 and 0.0.0.0:80 if not given.
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Vec<SocketAddr>,
+    /// A relay of the network, as NAME=KEY@ADDRESS:PORT/STUNPORT. Regions are numbered in this order, from 1.
+    #[arg(long, value_name = "RELAY")]
+    pub relay: Vec<RelaySpec>,
+    /// Where keys and records are kept.
+    #[arg(long, value_name = "FOLDER")]
+    pub state: Option<PathBuf>,
+    /// Print the public key and end.
+    #[arg(long)]
+    #[serde(skip)]
+    pub print_key: bool,
+    /// A file with settings, in TOML.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Serve Prometheus metrics there, on loopback.
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
+    /// What to log, as in RUST_LOG, which it overrides.
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// Run a relay: it carries the encrypted packets of peers that cannot reach each other, and answers STUN.
+///
+/// Its key is made on the first start and kept in the state directory; the coordination server tells it to the peers.
+#[derive(Debug, Default, Args, Deserialize)]
+#[command(after_help = "Example:\n  punchbag relay --name nl\n\
+    As a user without the right to ports below 1024:\n  punchbag relay --listen 0.0.0.0:8443 --stun 0.0.0.0:3478")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RelayArgs {
+    /// Its name, for the log.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where peers connect; 0.0.0.0:443 and 0.0.0.0:80 if not given.
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Vec<SocketAddr>,
+    /// Where STUN is answered; 0.0.0.0:3478 if not given.
+    #[arg(long, value_name = "ADDRESS")]
+    pub stun: Option<SocketAddr>,
+    /// Where keys are kept.
+    #[arg(long, value_name = "FOLDER")]
+    pub state: Option<PathBuf>,
+    /// Print the public key and end.
+    #[arg(long)]
+    #[serde(skip)]
+    pub print_key: bool,
+    /// A file with settings, in TOML.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Serve Prometheus metrics there, on loopback.
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
+    /// What to log, as in RUST_LOG, which it overrides.
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// Run a peer: this machine becomes one of the network, and reaches the others directly where that can be.
+///
+/// As root it opens a TUN device, and every program reaches the others by their addresses in 100.64.0.0/10. Without (or with
+/// --socks5, --forward or --expose) connections of other programs are carried by the peer itself, which needs no rights.
+#[derive(Debug, Default, Args, Deserialize)]
+#[command(after_help = "Examples:\n  punchbag peer flappie --coord KEY@coord.example.org:443\n  \
+    punchbag peer takkie --coord KEY@coord.example.org:443 --socks5 127.0.0.1:1080 --expose 8000\n  \
+    curl --socks5-hostname 127.0.0.1:1080 http://flappie:8000/\n\
+    where KEY is what `punchbag coord --print-key` prints. See also `punchbag status` and `punchbag ping`.")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PeerArgs {
+    /// Its name, by which others find it; the machine's if not given.
+    pub name: Option<String>,
+    /// The coordination server, as KEY@HOST:PORT. More than once: other addresses of it, tried in this order.
+    #[arg(long, value_name = "SERVER")]
+    pub coord: Vec<CoordinatorSpec>,
+    /// UDP port for everything between peers; 0 lets the system choose. 41641 if not given.
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Use this address of the machine only. More than once: these.
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Vec<IpAddr>,
+    /// Name of the TUN device; punchbag0 if not given.
+    #[arg(long, value_name = "NAME")]
+    pub tun: Option<String>,
+    /// Do without a TUN device, even where there could be one.
+    #[arg(long)]
+    pub userspace: bool,
+    /// Serve SOCKS 5 there, which knows the other peers by name. Implies --userspace.
+    #[arg(long, value_name = "ADDRESS")]
+    pub socks5: Option<SocketAddr>,
+    /// Forward a local port to a port of a peer, as [ADDRESS:]PORT=PEER:PORT. Implies --userspace.
+    #[arg(long, value_name = "FORWARD")]
+    pub forward: Vec<ForwardSpec>,
+    /// Let peers connect to this port of this machine, as PORT or PORT=ADDRESS:PORT. Implies --userspace.
+    #[arg(long, value_name = "PORT")]
+    pub expose: Vec<Expose>,
+    /// Do not ask the router to open a port.
+    #[arg(long)]
+    pub no_port_mapping: bool,
+    /// Where keys are kept, and the socket by which `status` and `ping` ask.
+    #[arg(long, value_name = "FOLDER")]
+    pub state: Option<PathBuf>,
+    /// A file with settings, in TOML.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Serve Prometheus metrics there, on loopback.
+    #[arg(long, value_name = "ADDRESS")]
+    pub metrics: Option<SocketAddr>,
+    /// What to log, as in RUST_LOG, which it overrides.
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// Show the other peers, and the path on which each is reached.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: punchbag status --json | jq '.peers[] | select(.path == \"direct\") | .name'"
+)]
+pub struct StatusArgs {
+    /// State directory of the peer that runs here.
+    #[arg(long, value_name = "FOLDER")]
+    pub state: Option<PathBuf>,
+    /// One JSON object, for programs.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Ask a peer for an answer through the tunnel, and show the path that it took.
+///
+/// It goes on until the path is direct, as the first packets go by a relay.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  $ punchbag ping flappie\n  \
+    pong from flappie (100.64.0.2) via relay nl in 31 ms\n  \
+    pong from flappie (100.64.0.2) via 198.51.100.7:41641 in 12 ms\n\
+    Exit codes: 0 answered, 1 no answer, 2 no such peer or no peer running here.")]
+pub struct PingArgs {
+    /// Its name, or its address inside the network.
+    pub peer: String,
+    /// How often at most.
+    #[arg(short, long, default_value_t = 10)]
+    pub count: u32,
+    /// Go on when the path is direct.
+    #[arg(long)]
+    pub all: bool,
+    /// State directory of the peer that runs here.
+    #[arg(long, value_name = "FOLDER")]
+    pub state: Option<PathBuf>,
+}
+
+/// A relay as it is told to the coordination server: `nl=KEY@203.0.113.9:443/3478`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct RelaySpec {
+    /// Its name.
+    pub name: String,
+    /// Its public key.
+    pub key: [u8; 32],
+    /// Where peers connect.
+    pub at: SocketAddr,
+    /// Port of STUN.
+    pub stun: u16,
+}
+
+impl FromStr for RelaySpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<RelaySpec, String> {
+        const FORM: &str = "want NAME=KEY@ADDRESS:PORT/STUNPORT";
+        let (name, rest) = text.split_once('=').ok_or(FORM)?;
+        let (key, at) = rest.split_once('@').ok_or(FORM)?;
+        let (at, stun) = at.rsplit_once('/').unwrap_or((at, "3478"));
+        Ok(RelaySpec {
+            name: name.to_owned(),
+            key: decode_hex(key)?,
+            at: at.parse().map_err(|_| format!("{at} is no ADDRESS:PORT ({FORM})"))?,
+            stun: stun.parse().map_err(|_| format!("{stun} is no port ({FORM})"))?,
+        })
+    }
+}
+
+/// A coordination server as it is told to peers: `KEY@HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct CoordinatorSpec {
+    /// Its public key.
+    pub key: [u8; 32],
+    /// Its host, by name or address, and port.
+    pub at: String,
+}
+
+impl FromStr for CoordinatorSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<CoordinatorSpec, String> {
+        let (key, at) = text.split_once('@').ok_or("want KEY@HOST:PORT")?;
+        let at = if at.rsplit_once(':').is_some() { at.to_owned() } else { format!("{at}:443") };
+        Ok(CoordinatorSpec { key: decode_hex(key)?, at })
+    }
+}
+
+/// A port here that leads to one of a peer: `[ADDRESS:]PORT=PEER:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ForwardSpec {
+    /// Where it listens.
+    pub at: SocketAddr,
+    /// The peer.
+    pub to: Target,
+    /// The peer's port.
+    pub port: u16,
+}
+
+impl FromStr for ForwardSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ForwardSpec, String> {
+        const FORM: &str = "want [ADDRESS:]PORT=PEER:PORT";
+        let (at, to) = text.split_once('=').ok_or(FORM)?;
+        let (peer, port) = to.rsplit_once(':').ok_or(FORM)?;
+        let peer = peer.trim_start_matches('[').trim_end_matches(']');
+        Ok(ForwardSpec {
+            at: local(at).ok_or_else(|| format!("{at} is no port and no ADDRESS:PORT ({FORM})"))?,
+            to: peer.parse().map_or_else(|_| Target::Name(peer.to_owned()), Target::Address),
+            port: port.parse().map_err(|_| format!("{port} is no port ({FORM})"))?,
+        })
+    }
+}
+
+/// A port that peers may connect to: `PORT` or `PORT=ADDRESS:PORT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Expose {
+    /// The port inside the tunnel.
+    pub port: u16,
+    /// Where it leads.
+    pub to: SocketAddr,
+}
+
+impl FromStr for Expose {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Expose, String> {
+        const FORM: &str = "want PORT or PORT=ADDRESS:PORT";
+        let (port, to) = text.split_once('=').unwrap_or((text, text));
+        Ok(Expose {
+            port: port.parse().map_err(|_| format!("{port} is no port ({FORM})"))?,
+            to: local(to).ok_or_else(|| format!("{to} is no port and no ADDRESS:PORT ({FORM})"))?,
+        })
+    }
+}
+
+/// A port stands for one on loopback.
+fn local(text: &str) -> Option<SocketAddr> {
+    let port = || Some(SocketAddr::from((Ipv4Addr::LOCALHOST, text.parse().ok()?)));
+    text.parse().ok().or_else(port)
+}
+
+macro_rules! from_string {
+    ($($name:ident),*) => {$(
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<$name, String> {
+                text.parse()
+            }
+        }
+    )*};
+}
+from_string!(RelaySpec, CoordinatorSpec, ForwardSpec, Expose);
+
+/// What a flag says, or else the file.
+trait Or {
+    fn or(self, file: Self) -> Self;
+}
+
+impl<T> Or for Option<T> {
+    fn or(self, file: Self) -> Self {
+        Option::or(self, file)
+    }
+}
+
+impl<T> Or for Vec<T> {
+    fn or(self, file: Self) -> Self {
+        if self.is_empty() { file } else { self }
+    }
+}
+
+impl Or for bool {
+    fn or(self, file: Self) -> Self {
+        self || file
+    }
+}
+
+macro_rules! with_file {
+    ($name:ident: $($field:ident),*; $($flag_only:ident),*) => {
+        impl $name {
+            /// Takes what the flags do not say from the file that they name.
+            pub(super) fn with_file(self) -> Result<$name, Failure> {
+                let file: $name = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
+                Ok($name {
+                    $($field: Or::or(self.$field, file.$field),)*
+                    $($flag_only: self.$flag_only,)*
+                })
+            }
+        }
+    };
+}
+with_file!(CoordArgs: listen, relay, state, metrics, log; print_key, config);
+with_file!(RelayArgs: name, listen, stun, state, metrics, log; print_key, config);
+with_file!(PeerArgs: name, coord, port, address, tun, userspace, socks5, forward, expose, no_port_mapping, state, metrics, log; config);
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_override_the_file_which_may_hold_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peer.toml");
+        let key = "0f".repeat(32);
+        let text = format!(
+            "name = \"takkie\"\ncoord = [\"{key}@coord.example.org\"]\nsocks5 = \"127.0.0.1:1080\"\n\
+             forward = [\"8022=flappie:22\"]\nexpose = [\"80=8080\"]\nno-port-mapping = true\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let flags =
+            PeerArgs { name: Some("karel".into()), config: Some(path.clone()), ..PeerArgs::default() };
+        let args = flags.with_file().unwrap();
+        assert_eq!(args.name.as_deref(), Some("karel"));
+        assert_eq!(args.coord, [CoordinatorSpec { key: [15; 32], at: "coord.example.org:443".into() }]);
+        let forward =
+            ForwardSpec { at: ([127, 0, 0, 1], 8022).into(), to: Target::Name("flappie".into()), port: 22 };
+        assert_eq!(args.forward, [forward]);
+        assert_eq!(args.expose, [Expose { port: 80, to: ([127, 0, 0, 1], 8080).into() }]);
+        assert!(args.no_port_mapping);
+
+        std::fs::write(&path, "naam = \"takkie\"\n").unwrap();
+        let flags = PeerArgs { config: Some(path), ..PeerArgs::default() };
+        let error = flags.with_file().unwrap_err().to_string();
+        assert!(error.contains("naam") && error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn a_relay_is_told_in_one_word_and_what_is_wrong_with_it_is_said() {
+        let key = "ab".repeat(32);
+        let relay: RelaySpec = format!("nl={key}@[2001:db8::9]:8443/8478").parse().unwrap();
+        assert_eq!((relay.at.port(), relay.stun, relay.key), (8443, 8478, [0xab; 32]));
+        for (text, what) in [("nl", "NAME=KEY@"), ("nl=12@1.2.3.4:1", "64"), ("nl=KEY", "NAME=KEY@")] {
+            let error = text.parse::<RelaySpec>().unwrap_err();
+            assert!(error.contains(what), "{text}: {error}");
+        }
+    }
+}

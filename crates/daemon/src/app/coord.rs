@@ -1,0 +1,66 @@
+//! `punchbag coord`.
+
+use super::{CoordArgs, Failure, RelaySpec, host, metrics};
+use crate::{Handle, Options, TokioNet};
+use coord::RelayInfo;
+use coord::server::{Server, ServerConfig};
+use program::{COORDINATOR_PORTS, CoordinatorProgram};
+use prometheus_client::registry::Registry;
+use std::net::SocketAddr;
+use std::time::Instant;
+use tokio::task::JoinSet;
+
+pub(super) fn main(args: CoordArgs, json_logs: bool) -> Result<u8, Failure> {
+    let args = args.with_file()?;
+    let mut rng = host::rng()?;
+    let state = host::state(args.state.clone(), "coord")?;
+    let key = host::key(&state, "coord.key", &mut rng)?.0;
+    let public = coord::public_key(&key);
+    if args.print_key {
+        return host::print_key(&public);
+    }
+    host::start_logs(args.log.as_deref(), json_logs)?;
+    host::block_on(async {
+        let mut net = TokioNet::new();
+        let ports = host::listen(&mut net, &args.listen, &COORDINATOR_PORTS, COORDINATOR_PORTS[0])?;
+        tracing::info!(key = super::key::encode_hex(&public), "coordination server");
+
+        // The one place where the server's configuration comes together.
+        let relays = (1..).zip(&args.relay).map(|(region, relay)| info(region, relay)).collect();
+        let server = Server::new(ServerConfig::new(key, relays), rng, Instant::now());
+        let program = CoordinatorProgram::new("coord".into(), server).with_ports(ports);
+        let (handle, inbox) = Handle::new(64);
+        let mut tasks = JoinSet::new();
+        if let Some(at) = args.metrics {
+            let listener = metrics::bind(at).await?;
+            tasks.spawn_local(metrics::serve(listener, async move || collect(&handle).await));
+        }
+        let options = Options { inbox: Some(inbox), on_event: host::log_events(), ..Options::default() };
+        host::run(program, net, options).await
+    })??;
+    Ok(0)
+}
+
+fn info(region: u16, relay: &RelaySpec) -> RelayInfo {
+    RelayInfo {
+        region,
+        name: relay.name.clone(),
+        key: relay.key,
+        addr: relay.at.ip(),
+        addr6: None,
+        derp_ports: vec![relay.at.port()],
+        stun: vec![SocketAddr::new(relay.at.ip(), relay.stun)],
+    }
+}
+
+async fn collect(handle: &Handle<CoordinatorProgram>) -> Option<Registry> {
+    let count = |program: &mut CoordinatorProgram, _| {
+        let nodes = program.server().nodes();
+        nodes.fold((0, 0), |(all, online), node| (all + 1, online + usize::from(node.online)))
+    };
+    let (nodes, online) = handle.call(count).await.ok()?;
+    let mut registry = Registry::with_prefix("punchbag_coord");
+    metrics::gauge(&mut registry, "nodes", "Machines that have registered", nodes);
+    metrics::gauge(&mut registry, "online", "Machines that are connected", online);
+    Some(registry)
+}

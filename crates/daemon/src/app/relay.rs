@@ -1,0 +1,51 @@
+//! `punchbag relay`.
+
+use super::{Failure, RelayArgs, host, metrics};
+use crate::{Handle, Options, TokioNet};
+use derp::server::{Server, ServerConfig};
+use program::{RELAY_PORTS, RelayProgram, STUN_PORT};
+use prometheus_client::registry::Registry;
+use std::net::Ipv4Addr;
+use std::time::Instant;
+use tokio::task::JoinSet;
+
+pub(super) fn main(args: RelayArgs, json_logs: bool) -> Result<u8, Failure> {
+    let args = args.with_file()?;
+    let mut rng = host::rng()?;
+    let state = host::state(args.state.clone(), "relay")?;
+    let key = derp::PrivateKey::from_bytes(host::key(&state, "relay.key", &mut rng)?.0);
+    if args.print_key {
+        return host::print_key(&key.public().0);
+    }
+    host::start_logs(args.log.as_deref(), json_logs)?;
+    host::block_on(async {
+        let mut net = TokioNet::new();
+        let ports = host::listen(&mut net, &args.listen, &RELAY_PORTS, RELAY_PORTS[0])?;
+        let stun = args.stun.unwrap_or((Ipv4Addr::UNSPECIFIED, STUN_PORT).into());
+        let stun =
+            net.bind_udp(Some(STUN_PORT), stun).map_err(|error| host::cannot_bind("UDP", stun, &error))?;
+        tracing::info!(address = %stun, "STUN");
+        tracing::info!(key = super::key::encode_hex(&key.public().0), "relay");
+
+        let name = args.name.unwrap_or_else(|| "relay".into());
+        // The one place where the relay's configuration comes together.
+        let server = Server::new(ServerConfig::default(), key, rng, Instant::now());
+        let program = RelayProgram::new(name.as_str().into(), server).with_ports(ports, STUN_PORT);
+        let (handle, inbox) = Handle::new(64);
+        let mut tasks = JoinSet::new();
+        if let Some(at) = args.metrics {
+            let listener = metrics::bind(at).await?;
+            tasks.spawn_local(metrics::serve(listener, async move || collect(&handle).await));
+        }
+        let options = Options { inbox: Some(inbox), on_event: host::log_events(), ..Options::default() };
+        host::run(program, net, options).await
+    })??;
+    Ok(0)
+}
+
+async fn collect(handle: &Handle<RelayProgram>) -> Option<Registry> {
+    let connections = handle.call(|program, _| program.server().connections()).await.ok()?;
+    let mut registry = Registry::with_prefix("punchbag_relay");
+    metrics::gauge(&mut registry, "connections", "Connections, handshakes included", connections);
+    Some(registry)
+}
