@@ -27,6 +27,12 @@ pub struct CoordArgs {
     /// A relay of the network, as NAME=KEY@ADDRESS:PORT/STUNPORT. Regions are numbered in this order, from 1.
     #[arg(long, value_name = "RELAY")]
     pub relay: Vec<RelaySpec>,
+    /// Let nobody in without a pre-authentication key or the approval of an administrator.
+    #[arg(long)]
+    pub closed: bool,
+    /// The public key of an administrator, in hexadecimal digits: it opens the HTTP API.
+    #[arg(long, value_name = "KEY")]
+    pub admin: Vec<PublicKey>,
     /// Where keys and records are kept.
     #[arg(long, value_name = "FOLDER")]
     pub state: Option<PathBuf>,
@@ -98,6 +104,9 @@ pub struct PeerArgs {
     /// The coordination server, as KEY@HOST:PORT. More than once: other addresses of it, tried in this order.
     #[arg(long, value_name = "SERVER")]
     pub coord: Vec<CoordinatorSpec>,
+    /// The pre-authentication key, where the network is closed.
+    #[arg(long, value_name = "KEY")]
+    pub auth_key: Option<String>,
     /// UDP port for everything between peers; 0 lets the system choose. 41641 if not given.
     #[arg(long)]
     pub port: Option<u16>,
@@ -171,6 +180,19 @@ pub struct PingArgs {
     /// State directory of the peer that runs here.
     #[arg(long, value_name = "FOLDER")]
     pub state: Option<PathBuf>,
+}
+
+/// A public key: 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PublicKey(pub [u8; 32]);
+
+impl FromStr for PublicKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PublicKey, String> {
+        Ok(PublicKey(decode_hex(text)?))
+    }
 }
 
 /// A relay as it is told to the coordination server: `nl=KEY@203.0.113.9:443/3478`.
@@ -292,7 +314,7 @@ macro_rules! from_string {
         }
     )*};
 }
-from_string!(RelaySpec, CoordinatorSpec, ForwardSpec, Expose);
+from_string!(PublicKey, RelaySpec, CoordinatorSpec, ForwardSpec, Expose);
 
 /// What a flag says, or else the file.
 trait Or {
@@ -331,9 +353,9 @@ macro_rules! with_file {
         }
     };
 }
-with_file!(CoordArgs: listen, relay, state, metrics, log; print_key, config);
+with_file!(CoordArgs: listen, relay, closed, admin, state, metrics, log; print_key, config);
 with_file!(RelayArgs: name, listen, stun, state, metrics, log; print_key, config);
-with_file!(PeerArgs: name, coord, port, address, tun, userspace, socks5, forward, expose, no_port_mapping, state, metrics, log; config);
+with_file!(PeerArgs: name, coord, auth_key, port, address, tun, userspace, socks5, forward, expose, no_port_mapping, state, metrics, log; config);
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     let text =

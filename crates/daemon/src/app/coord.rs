@@ -1,9 +1,11 @@
 //! `punchbag coord`.
 
+use super::stored::StoredCoordinator;
 use super::{CoordArgs, Failure, RelaySpec, host, metrics};
 use crate::{Handle, Options, TokioNet};
 use coord::RelayInfo;
-use coord::server::{Server, ServerConfig};
+use coord::server::{Admission, Server, ServerConfig};
+use coord_store::Store;
 use program::{COORDINATOR_PORTS, CoordinatorProgram};
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
@@ -27,8 +29,17 @@ pub(super) fn main(args: CoordArgs, json_logs: bool) -> Result<u8, Failure> {
 
         // The one place where the server's configuration comes together.
         let relays = (1..).zip(&args.relay).map(|(region, relay)| info(region, relay)).collect();
-        let server = Server::new(ServerConfig::new(key, relays), rng, Instant::now());
-        let program = CoordinatorProgram::new("coord".into(), server).with_ports(ports);
+        let admission = if args.closed { Admission::Approved } else { Admission::Anyone };
+        let config = ServerConfig {
+            admission,
+            admins: args.admin.iter().map(|admin| admin.0).collect(),
+            epoch: host::unix_time(),
+            ..ServerConfig::new(key, relays)
+        };
+        let (store, records) = Store::open(&state.join("coord.redb"))?;
+        let server = Server::load(config, records, rng, Instant::now());
+        let program = CoordinatorProgram::new("coord".into(), server, None).with_ports(ports);
+        let program = StoredCoordinator::new(program, store);
         let (handle, inbox) = Handle::new(64);
         let mut tasks = JoinSet::new();
         if let Some(at) = args.metrics {
@@ -53,9 +64,9 @@ fn info(region: u16, relay: &RelaySpec) -> RelayInfo {
     }
 }
 
-async fn collect(handle: &Handle<CoordinatorProgram>) -> Option<Registry> {
-    let count = |program: &mut CoordinatorProgram, _| {
-        let nodes = program.server().nodes();
+async fn collect(handle: &Handle<StoredCoordinator>) -> Option<Registry> {
+    let count = |stored: &mut StoredCoordinator, _| {
+        let nodes = stored.program.server().nodes();
         nodes.fold((0, 0), |(all, online), node| (all + 1, online + usize::from(node.online)))
     };
     let (nodes, online) = handle.call(count).await.ok()?;

@@ -10,10 +10,12 @@ mod peer;
 mod ping;
 mod relay;
 mod show;
+mod stored;
 mod tun;
 
 pub use args::{
-    CoordArgs, CoordinatorSpec, Expose, ForwardSpec, PeerArgs, PingArgs, RelayArgs, RelaySpec, StatusArgs,
+    CoordArgs, CoordinatorSpec, Expose, ForwardSpec, PeerArgs, PingArgs, PublicKey, RelayArgs, RelaySpec,
+    StatusArgs,
 };
 pub use key::{KeyError, PrivateKey, parse_key};
 

@@ -62,6 +62,8 @@ async fn run(args: PeerArgs, state: &Path, keys: Keys, mut rng: ChaCha12Rng) -> 
         keys,
         coordinator: resolve(&args).await?,
         coordinator_key: coordinator_key(&args)?,
+        coordinator_host: args.coord.first().map(|server| server.at.clone()).unwrap_or_default(),
+        auth_key: args.auth_key.clone(),
         epoch: host::unix_time(),
         policy: Policy { loopback, ..Policy::default() },
         proxy: None,
