@@ -43,7 +43,7 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "daemon",
-        &["coord", "coord-store", "derp", "peer", "program", "trace"],
+        &["coord", "coord-store", "derp", "peer", "program", "tls", "trace"],
         "the shell carries programs on real sockets; what they run in otherwise is none of its business",
     ),
     (

@@ -21,7 +21,7 @@ use std::str::FromStr;
 )]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct CoordArgs {
-    /// Where peers connect; 0.0.0.0:443 and 0.0.0.0:80 if not given.
+    /// Where peers connect, the first by TLS; 0.0.0.0:443 and 0.0.0.0:80 if not given.
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Vec<SocketAddr>,
     /// A relay of the network, as NAME=KEY@ADDRESS:PORT/STUNPORT. Regions are numbered in this order, from 1.
@@ -36,7 +36,10 @@ pub struct CoordArgs {
     /// Where keys and records are kept.
     #[arg(long, value_name = "FOLDER")]
     pub state: Option<PathBuf>,
-    /// Print the public key and end.
+    /// Speak plain HTTP on the first address, too, where otherwise TLS is spoken.
+    #[arg(long)]
+    pub no_tls: bool,
+    /// Print what others must know, KEY or with TLS KEY+PIN, and end.
     #[arg(long)]
     #[serde(skip)]
     pub print_key: bool,
@@ -63,7 +66,7 @@ pub struct RelayArgs {
     /// Its name, for the log.
     #[arg(long)]
     pub name: Option<String>,
-    /// Where peers connect; 0.0.0.0:443 and 0.0.0.0:80 if not given.
+    /// Where peers connect, the first by TLS; 0.0.0.0:443 and 0.0.0.0:80 if not given.
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Vec<SocketAddr>,
     /// Where STUN is answered; 0.0.0.0:3478 if not given.
@@ -72,7 +75,10 @@ pub struct RelayArgs {
     /// Where keys are kept.
     #[arg(long, value_name = "FOLDER")]
     pub state: Option<PathBuf>,
-    /// Print the public key and end.
+    /// Speak plain HTTP on the first address, too, where otherwise TLS is spoken.
+    #[arg(long)]
+    pub no_tls: bool,
+    /// Print what others must know, KEY or with TLS KEY+PIN, and end.
     #[arg(long)]
     #[serde(skip)]
     pub print_key: bool,
@@ -195,14 +201,32 @@ impl FromStr for PublicKey {
     }
 }
 
+/// By what a server is known, as its `--print-key` prints it: `KEY`, or with TLS `KEY+PIN`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerKey {
+    /// Its public key.
+    pub key: [u8; 32],
+    /// SHA-256 of the public key of its certificate (RFC 7469 §2.4), if it speaks TLS.
+    pub pin: Option<[u8; 32]>,
+}
+
+impl FromStr for ServerKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ServerKey, String> {
+        let (key, pin) = text.split_once('+').map_or((text, None), |(key, pin)| (key, Some(pin)));
+        Ok(ServerKey { key: decode_hex(key)?, pin: pin.map(decode_hex).transpose()? })
+    }
+}
+
 /// A relay as it is told to the coordination server: `nl=KEY@203.0.113.9:443/3478`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct RelaySpec {
     /// Its name.
     pub name: String,
-    /// Its public key.
-    pub key: [u8; 32],
+    /// Its public keys.
+    pub known: ServerKey,
     /// Where peers connect.
     pub at: SocketAddr,
     /// Port of STUN.
@@ -219,7 +243,7 @@ impl FromStr for RelaySpec {
         let (at, stun) = at.rsplit_once('/').unwrap_or((at, "3478"));
         Ok(RelaySpec {
             name: name.to_owned(),
-            key: decode_hex(key)?,
+            known: key.parse()?,
             at: at.parse().map_err(|_| format!("{at} is no ADDRESS:PORT ({FORM})"))?,
             stun: stun.parse().map_err(|_| format!("{stun} is no port ({FORM})"))?,
         })
@@ -230,8 +254,8 @@ impl FromStr for RelaySpec {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct CoordinatorSpec {
-    /// Its public key.
-    pub key: [u8; 32],
+    /// Its public keys.
+    pub known: ServerKey,
     /// Its host, by name or address, and port.
     pub at: String,
 }
@@ -242,7 +266,7 @@ impl FromStr for CoordinatorSpec {
     fn from_str(text: &str) -> Result<CoordinatorSpec, String> {
         let (key, at) = text.split_once('@').ok_or("want KEY@HOST:PORT")?;
         let at = if at.rsplit_once(':').is_some() { at.to_owned() } else { format!("{at}:443") };
-        Ok(CoordinatorSpec { key: decode_hex(key)?, at })
+        Ok(CoordinatorSpec { known: key.parse()?, at })
     }
 }
 
@@ -353,8 +377,8 @@ macro_rules! with_file {
         }
     };
 }
-with_file!(CoordArgs: listen, relay, closed, admin, state, metrics, log; print_key, config);
-with_file!(RelayArgs: name, listen, stun, state, metrics, log; print_key, config);
+with_file!(CoordArgs: listen, relay, closed, admin, no_tls, state, metrics, log; print_key, config);
+with_file!(RelayArgs: name, listen, stun, no_tls, state, metrics, log; print_key, config);
 with_file!(PeerArgs: name, coord, auth_key, port, address, tun, userspace, socks5, forward, expose, no_port_mapping, state, metrics, log; config);
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
@@ -381,7 +405,13 @@ mod tests {
             PeerArgs { name: Some("karel".into()), config: Some(path.clone()), ..PeerArgs::default() };
         let args = flags.with_file().unwrap();
         assert_eq!(args.name.as_deref(), Some("karel"));
-        assert_eq!(args.coord, [CoordinatorSpec { key: [15; 32], at: "coord.example.org:443".into() }]);
+        assert_eq!(
+            args.coord,
+            [CoordinatorSpec {
+                known: ServerKey { key: [15; 32], pin: None },
+                at: "coord.example.org:443".into()
+            }]
+        );
         let forward =
             ForwardSpec { at: ([127, 0, 0, 1], 8022).into(), to: Target::Name("flappie".into()), port: 22 };
         assert_eq!(args.forward, [forward]);
@@ -397,8 +427,8 @@ mod tests {
     #[test]
     fn a_relay_is_told_in_one_word_and_what_is_wrong_with_it_is_said() {
         let key = "ab".repeat(32);
-        let relay: RelaySpec = format!("nl={key}@[2001:db8::9]:8443/8478").parse().unwrap();
-        assert_eq!((relay.at.port(), relay.stun, relay.key), (8443, 8478, [0xab; 32]));
+        let relay: RelaySpec = format!("nl={key}+{key}@[2001:db8::9]:8443/8478").parse().unwrap();
+        assert_eq!((relay.at.port(), relay.stun, relay.known.pin), (8443, 8478, Some([0xab; 32])));
         for (text, what) in [("nl", "NAME=KEY@"), ("nl=12@1.2.3.4:1", "64"), ("nl=KEY", "NAME=KEY@")] {
             let error = text.parse::<RelaySpec>().unwrap_err();
             assert!(error.contains(what), "{text}: {error}");

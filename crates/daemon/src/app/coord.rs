@@ -3,10 +3,10 @@
 use super::stored::StoredCoordinator;
 use super::{CoordArgs, Failure, RelaySpec, host, metrics};
 use crate::{Handle, Options, TokioNet};
-use coord::RelayInfo;
 use coord::server::{Admission, Server, ServerConfig};
+use coord::{RelayInfo, RelayTls};
 use coord_store::Store;
-use program::{COORDINATOR_PORTS, CoordinatorProgram};
+use program::{COORDINATOR_PORTS, CoordinatorProgram, Secured, TLS_PORT};
 use prometheus_client::registry::Registry;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -18,8 +18,11 @@ pub(super) fn main(args: CoordArgs, json_logs: bool) -> Result<u8, Failure> {
     let state = host::state(args.state.clone(), "coord")?;
     let key = host::key(&state, "coord.key", &mut rng)?.0;
     let public = coord::public_key(&key);
+    let tls = if args.no_tls { Vec::new() } else { vec![TLS_PORT] };
+    let (security, pin) = host::security(&state, &mut rng, tls)?;
+    let pin = (!args.no_tls).then_some(pin);
     if args.print_key {
-        return host::print_key(&public);
+        return host::print_key(&public, pin);
     }
     host::start_logs(args.log.as_deref(), json_logs)?;
     host::block_on(async {
@@ -39,7 +42,7 @@ pub(super) fn main(args: CoordArgs, json_logs: bool) -> Result<u8, Failure> {
         let (store, records) = Store::open(&state.join("coord.redb"))?;
         let server = Server::load(config, records, rng, Instant::now());
         let program = CoordinatorProgram::new("coord".into(), server, None).with_ports(ports);
-        let program = StoredCoordinator::new(program, store);
+        let program = Secured::new(StoredCoordinator::new(program, store), security, Instant::now());
         let (handle, inbox) = Handle::new(64);
         let mut tasks = JoinSet::new();
         if let Some(at) = args.metrics {
@@ -56,17 +59,22 @@ fn info(region: u16, relay: &RelaySpec) -> RelayInfo {
     RelayInfo {
         region,
         name: relay.name.clone(),
-        key: relay.key,
+        key: relay.known.key,
         addr: relay.at.ip(),
         addr6: None,
         derp_ports: vec![relay.at.port()],
+        tls: relay.known.pin.map(|pin| RelayTls {
+            ports: vec![relay.at.port()],
+            pin: Some(pin),
+            name: String::new(),
+        }),
         stun: vec![SocketAddr::new(relay.at.ip(), relay.stun)],
     }
 }
 
-async fn collect(handle: &Handle<StoredCoordinator>) -> Option<Registry> {
-    let count = |stored: &mut StoredCoordinator, _| {
-        let nodes = stored.program.server().nodes();
+async fn collect(handle: &Handle<Secured<StoredCoordinator>>) -> Option<Registry> {
+    let count = |secured: &mut Secured<StoredCoordinator>, _| {
+        let nodes = secured.program().program.server().nodes();
         nodes.fold((0, 0), |(all, online), node| (all + 1, online + usize::from(node.online)))
     };
     let (nodes, online) = handle.call(count).await.ok()?;

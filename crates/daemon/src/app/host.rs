@@ -3,7 +3,7 @@
 use super::Failure;
 use super::key::{PrivateKey, encode_hex, load_or_make};
 use crate::{DriveError, Options, TokioNet, drive};
-use program::Program;
+use program::{Program, Security};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::future::Future;
@@ -11,10 +11,16 @@ use std::io::{IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+use tls::Pin;
 use tokio::signal::unix::{SignalKind, signal};
 use trace::Event;
 use tracing_subscriber::EnvFilter;
+
+/// Other machines' clocks may be behind by this much.
+const CLOCK_SKEW: Duration = Duration::from_secs(24 * 3600);
+/// A certificate lasts longer than a server runs.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// A stream of randomness that begins with the machine's entropy.
 pub(super) fn rng() -> Result<ChaCha12Rng, Failure> {
@@ -64,9 +70,26 @@ pub(super) fn print(line: &str) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-/// Prints a public key.
-pub(super) fn print_key(key: &[u8; 32]) -> Result<u8, Failure> {
-    print(&encode_hex(key)).map(|()| 0)
+/// Prints what others must know of a server: its public key, and with TLS that of its certificate.
+pub(super) fn print_key(key: &[u8; 32], pin: Option<Pin>) -> Result<u8, Failure> {
+    let pin = pin.map(|pin| format!("+{}", encode_hex(&pin.0))).unwrap_or_default();
+    print(&format!("{}{pin}", encode_hex(key))).map(|()| 0)
+}
+
+/// How a server speaks TLS on these ports: with a certificate of its own, which is made anew at each start for the key that is
+/// kept in the state directory. Others know that key.
+pub(super) fn security(
+    state: &Path,
+    rng: &mut ChaCha12Rng,
+    ports: Vec<u16>,
+) -> Result<(Security, Pin), Failure> {
+    let seed = key(state, "tls.key", rng)?.0;
+    let now = unix_time();
+    let (from, until) = (now.saturating_sub(CLOCK_SKEW), now + CERTIFICATE_LIFETIME);
+    let identity = tls::Identity::self_signed(seed, &["punchbag"], from, until)?;
+    let config = tls::ServerConfig::new(&identity)?;
+    let clock = tls::Clock::new(now, Instant::now());
+    Ok((Security { ports, config, clock, rng: ChaCha12Rng::from_rng(rng) }, identity.pin()))
 }
 
 /// Logs go to standard error.
@@ -156,7 +179,7 @@ pub(super) fn cannot_bind(protocol: &str, at: SocketAddr, error: &std::io::Error
 }
 
 /// Writes what a program has for its log.
-pub(super) fn log_events() -> Box<dyn FnMut(Event, std::time::Instant)> {
+pub(super) fn log_events() -> Box<dyn FnMut(Event, Instant)> {
     Box::new(|event, _| match event {
         Event::Warning { what, .. } => tracing::warn!("{what}"),
         Event::Registered { tunnel, .. } => tracing::info!(%tunnel, "registered"),

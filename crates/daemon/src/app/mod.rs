@@ -15,7 +15,7 @@ mod tun;
 
 pub use args::{
     CoordArgs, CoordinatorSpec, Expose, ForwardSpec, PeerArgs, PingArgs, PublicKey, RelayArgs, RelaySpec,
-    StatusArgs,
+    ServerKey, StatusArgs,
 };
 pub use key::{KeyError, PrivateKey, parse_key};
 

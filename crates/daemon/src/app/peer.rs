@@ -4,7 +4,7 @@ use super::ping::WithPing;
 use super::tun::{self, Tun};
 use super::{Failure, PeerArgs, control, host, metrics};
 use crate::{Handle, Net as _, Options, TokioNet};
-use ::peer::{Config, Keys, Peer, Policy};
+use ::peer::{Config, Keys, Peer, Policy, ServerTls};
 use program::userspace::{Forward, Userspace, UserspaceConfig};
 use program::{PEER_PORT, PeerProgram, Users};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -56,14 +56,17 @@ async fn run(args: PeerArgs, state: &Path, keys: Keys, mut rng: ChaCha12Rng) -> 
     let port = bind(&args, &mut net)?;
     let loopback = net.addresses().iter().all(IpAddr::is_loopback);
 
+    let (addresses, coordinator_tls) = resolve(&args).await?;
     // The one place where the peer's configuration comes together.
     let config = Config {
         name: name.clone(),
         keys,
-        coordinator: resolve(&args).await?,
+        coordinator: addresses,
         coordinator_key: coordinator_key(&args)?,
         coordinator_host: args.coord.first().map(|server| server.at.clone()).unwrap_or_default(),
         auth_key: args.auth_key.clone(),
+        coordinator_tls,
+        authorities: None,
         epoch: host::unix_time(),
         policy: Policy { loopback, ..Policy::default() },
         proxy: None,
@@ -151,23 +154,32 @@ fn bind(args: &PeerArgs, net: &mut TokioNet) -> Result<u16, Failure> {
     }
 }
 
-async fn resolve(args: &PeerArgs) -> Result<Vec<SocketAddr>, Failure> {
-    let mut addresses = Vec::new();
+/// Where the coordination server is, and which of its ports speak TLS.
+async fn resolve(args: &PeerArgs) -> Result<(Vec<SocketAddr>, Option<ServerTls>), Failure> {
+    let (mut addresses, mut tls) = (Vec::new(), None);
     for server in &args.coord {
         let found = tokio::net::lookup_host(&server.at).await;
-        addresses.extend(found.map_err(|error| format!("coordination server {}: {error}", server.at))?);
+        let found = found.map_err(|error| format!("coordination server {}: {error}", server.at))?;
+        for at in found {
+            if let Some(pin) = server.known.pin {
+                let trust = tls::ClientConfig::pinned(tls::Pin(pin));
+                let tls = tls.get_or_insert(ServerTls { ports: Vec::new(), name: String::new(), trust });
+                tls.ports.push(at.port());
+            }
+            addresses.push(at);
+        }
     }
-    Ok(addresses)
+    Ok((addresses, tls))
 }
 
 fn coordinator_key(args: &PeerArgs) -> Result<[u8; 32], Failure> {
     let Some(first) = args.coord.first() else {
         return Err("say where the coordination server is: --coord KEY@HOST:PORT (KEY is what `punchbag coord --print-key` prints)".into());
     };
-    if args.coord.iter().any(|server| server.key != first.key) {
+    if args.coord.iter().any(|server| server.known.key != first.known.key) {
         return Err("all addresses given by --coord are those of one server, with one key".into());
     }
-    Ok(first.key)
+    Ok(first.known.key)
 }
 
 /// What the machine calls itself.

@@ -3,7 +3,7 @@
 use super::{Failure, RelayArgs, host, metrics};
 use crate::{Handle, Options, TokioNet};
 use derp::server::{Server, ServerConfig};
-use program::{RELAY_PORTS, RelayProgram, STUN_PORT};
+use program::{RELAY_PORTS, RelayProgram, STUN_PORT, Secured, TLS_PORT};
 use prometheus_client::registry::Registry;
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -14,8 +14,11 @@ pub(super) fn main(args: RelayArgs, json_logs: bool) -> Result<u8, Failure> {
     let mut rng = host::rng()?;
     let state = host::state(args.state.clone(), "relay")?;
     let key = derp::PrivateKey::from_bytes(host::key(&state, "relay.key", &mut rng)?.0);
+    let tls = if args.no_tls { Vec::new() } else { vec![TLS_PORT] };
+    let (security, pin) = host::security(&state, &mut rng, tls)?;
+    let pin = (!args.no_tls).then_some(pin);
     if args.print_key {
-        return host::print_key(&key.public().0);
+        return host::print_key(&key.public().0, pin);
     }
     host::start_logs(args.log.as_deref(), json_logs)?;
     host::block_on(async {
@@ -31,6 +34,7 @@ pub(super) fn main(args: RelayArgs, json_logs: bool) -> Result<u8, Failure> {
         // The one place where the relay's configuration comes together.
         let server = Server::new(ServerConfig::default(), key, rng, Instant::now());
         let program = RelayProgram::new(name.as_str().into(), server).with_ports(ports, STUN_PORT);
+        let program = Secured::new(program, security, Instant::now());
         let (handle, inbox) = Handle::new(64);
         let mut tasks = JoinSet::new();
         if let Some(at) = args.metrics {
@@ -43,8 +47,8 @@ pub(super) fn main(args: RelayArgs, json_logs: bool) -> Result<u8, Failure> {
     Ok(0)
 }
 
-async fn collect(handle: &Handle<RelayProgram>) -> Option<Registry> {
-    let connections = handle.call(|program, _| program.server().connections()).await.ok()?;
+async fn collect(handle: &Handle<Secured<RelayProgram>>) -> Option<Registry> {
+    let connections = handle.call(|secured, _| secured.program().server().connections()).await.ok()?;
     let mut registry = Registry::with_prefix("punchbag_relay");
     metrics::gauge(&mut registry, "connections", "Connections, handshakes included", connections);
     Some(registry)
