@@ -260,6 +260,14 @@ pub struct CoordinatorSpec {
     pub at: String,
 }
 
+impl CoordinatorSpec {
+    /// Its host without the port.
+    pub(super) fn host(&self) -> &str {
+        let host = self.at.rsplit_once(':').map_or(&*self.at, |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+}
+
 impl FromStr for CoordinatorSpec {
     type Err = String;
 

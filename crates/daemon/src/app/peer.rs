@@ -163,7 +163,8 @@ async fn resolve(args: &PeerArgs) -> Result<(Vec<SocketAddr>, Option<ServerTls>)
         for at in found {
             if let Some(pin) = server.known.pin {
                 let trust = tls::ClientConfig::pinned(tls::Pin(pin));
-                let tls = tls.get_or_insert(ServerTls { ports: Vec::new(), name: String::new(), trust });
+                let tls =
+                    tls.get_or_insert(ServerTls { ports: Vec::new(), name: server.host().to_owned(), trust });
                 tls.ports.push(at.port());
             }
             addresses.push(at);

@@ -1,0 +1,105 @@
+//! The mesh of the README on loopback, without rights.
+
+use super::{Folder, Place, wait_until};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+/// A web server as small as can be: the same page for every request, until the test ends.
+fn web() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let at = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request);
+            let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+        }
+    });
+    at
+}
+
+fn get(mut stream: TcpStream) -> String {
+    stream.set_read_timeout(Some(super::PATIENCE)).expect("a timeout");
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+/// Asks a SOCKS 5 server for port 80 of a peer (RFC 1928).
+fn socks(at: SocketAddr, name: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(at).expect("the SOCKS server");
+    stream.set_read_timeout(Some(super::PATIENCE)).expect("a timeout");
+    let len = u8::try_from(name.len()).expect("short");
+    let request = [&[5, 1, 0, 5, 1, 0, 3, len][..], name.as_bytes(), &80_u16.to_be_bytes()].concat();
+    stream.write_all(&request).expect("written");
+    let mut reply = [0; 12];
+    stream.read_exact(&mut reply).expect("a reply");
+    assert_eq!(reply[..4], [5, 0, 5, 0], "granted");
+    stream
+}
+
+#[test]
+fn a_mesh_of_processes_on_one_machine_carries_connections_directly_and_ends_cleanly() {
+    let folder = Folder::new("mesh");
+    let place = |name: &str| Place::here(&folder.0, name);
+    let (relay_at, coord_at, takkie_at, flappie_at) =
+        (place("relay"), place("coord"), place("takkie"), place("flappie"));
+
+    let relay = relay_at.start(&["relay", "--listen", "127.0.0.1:0", "--stun", "127.0.0.1:0"]);
+    let (derp, stun) = (relay.address("listening"), relay.address("STUN"));
+    let spec = format!("nl={}@{derp}/{}", relay_at.print(&["relay", "--print-key"]), stun.port());
+    let coord = coord_at.start(&["coord", "--listen", "127.0.0.1:0", "--relay", &spec]);
+    let server = format!("{}@{}", coord_at.print(&["coord", "--print-key"]), coord.address("listening"));
+
+    let common = ["--coord", &server, "--address", "127.0.0.1", "--port", "0"];
+    let expose = format!("80={}", web());
+    let takkie = takkie_at.start(&[&["peer", "takkie"][..], &common, &["--expose", &expose]].concat());
+    let flappie = flappie_at.start(
+        &[
+            &["peer", "flappie"][..],
+            &common,
+            &["--socks5", "127.0.0.1:0", "--forward", "127.0.0.1:0=takkie:80"],
+        ]
+        .concat(),
+    );
+    let (socks_at, forward_at) = (flappie.address("SOCKS 5"), flappie.address("forwarding"));
+    wait_until("both are registered", || {
+        flappie_at.status()["peers"].as_array().is_some_and(|peers| !peers.is_empty())
+    });
+
+    assert!(get(socks(socks_at, "takkie")).ends_with("hello"));
+    assert!(get(TcpStream::connect(forward_at).expect("the port")).ends_with("hello"));
+    let pong = flappie_at.print(&["ping", "takkie"]);
+    let last = pong.lines().last().unwrap_or_default();
+    assert!(last.starts_with("pong from takkie (100.64.0.") && last.contains("via 127.0.0.1:"), "{pong}");
+    assert_eq!(flappie_at.path_to("takkie").as_deref(), Some("direct"));
+    let table = flappie_at.print(&["status"]);
+    assert!(table.contains("takkie") && table.contains("direct 127.0.0.1:"), "{table}");
+    let nobody = flappie_at.run(&["ping", "nobody"]);
+    assert_eq!(nobody.status.code(), Some(2), "{}", String::from_utf8_lossy(&nobody.stderr));
+
+    for (name, running) in [("takkie", takkie), ("flappie", flappie), ("relay", relay), ("coord", coord)] {
+        assert_eq!(running.end(), Some(0), "{name}");
+    }
+    let gone = flappie_at.run(&["status"]);
+    assert_eq!(gone.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("start one with `punchbag peer`"));
+}
+
+#[test]
+fn a_key_that_others_may_read_is_refused_with_the_command_that_helps() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("key");
+    let place = Place::here(&folder.0, "relay");
+    let key = place.print(&["relay", "--print-key"]);
+    assert_eq!(place.print(&["relay", "--print-key"]), key, "made once");
+
+    let path = place.state.join("relay.key");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("its owner may");
+    let refused = place.run(&["relay", "--print-key"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(message.contains(&format!("chmod 600 {}", path.display())), "{message}");
+}

@@ -1,0 +1,263 @@
+//! Peers with TUN devices behind real routers: Linux network namespaces, which the test makes and removes.
+
+use super::{Folder, PATIENCE, Place, Running, wait_until};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What a router lets out.
+#[derive(Clone, Copy)]
+enum Lets {
+    Everything,
+    /// TCP 443 alone.
+    WebOnly,
+}
+
+/// Five namespaces: two machines behind a masquerading router each, and one with the servers; the routers and the servers share
+/// a network that plays the internet.
+struct Net {
+    prefix: String,
+    made: Vec<String>,
+    folder: Folder,
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for name in &self.made {
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
+
+fn sh(line: &str) {
+    let output = Command::new("sh").args(["-ec", line]).output().expect("sh");
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Whether this machine lets us; says so if not.
+fn able() -> bool {
+    let works = |line: &str| {
+        Command::new("sh")
+            .args(["-c", line])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    let probe = format!("pb{}-probe", std::process::id());
+    let able = Path::new("/dev/net/tun").exists()
+        && works(&format!(
+            "nft --version >/dev/null && ip netns add {probe} && ip netns exec {probe} ip tuntap add dev t0 mode tun; \
+             r=$?; ip netns del {probe}; exit $r"
+        ));
+    if !able {
+        let mut err = std::io::stderr();
+        let _ = writeln!(err, "SKIPPED: needs root, ip, nft and /dev/net/tun to make network namespaces");
+    }
+    able
+}
+
+impl Net {
+    fn new(name: &str, lets: [Lets; 2]) -> Net {
+        let prefix = format!("pb{}{name}", std::process::id() % 100_000);
+        let mut net = Net { prefix, made: Vec::new(), folder: Folder::new(name) };
+        for part in ["net", "srv", "ra", "rb", "a", "b"] {
+            let full = net.full(part);
+            sh(&format!("ip netns add {full}; ip -n {full} link set lo up"));
+            net.made.push(full);
+        }
+        sh(&format!("ip -n {} link add br0 type bridge; ip -n {0} link set br0 up", net.full("net")));
+        for (i, part, addresses) in [
+            (0, "srv", &["198.51.100.10/24", "198.51.100.11/24"][..]),
+            (1, "ra", &["198.51.100.1/24"]),
+            (2, "rb", &["198.51.100.2/24"]),
+        ] {
+            let (inet, part) = (net.full("net"), net.full(part));
+            sh(&format!(
+                "ip -n {inet} link add p{i} type veth peer name wan netns {part}; \
+                 ip -n {inet} link set p{i} master br0 up; ip -n {part} link set wan up"
+            ));
+            for address in addresses {
+                sh(&format!("ip -n {part} addr add {address} dev wan"));
+            }
+        }
+        for (i, (router, machine)) in [("ra", "a"), ("rb", "b")].into_iter().enumerate() {
+            net.router(router, machine, i + 1, lets[i]);
+        }
+        net
+    }
+
+    /// A router with its machine, on 192.168.`lan`.0/24.
+    fn router(&self, router: &str, machine: &str, lan: usize, lets: Lets) {
+        let (router, machine) = (self.full(router), self.full(machine));
+        sh(&format!(
+            "ip -n {router} link add lan type veth peer name eth0 netns {machine}; \
+             ip -n {router} link set lan up; ip -n {machine} link set eth0 up; \
+             ip -n {router} addr add 192.168.{lan}.1/24 dev lan; \
+             ip -n {machine} addr add 192.168.{lan}.2/24 dev eth0; \
+             ip -n {machine} route add default via 192.168.{lan}.1; \
+             ip netns exec {router} sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'"
+        ));
+        let out = match lets {
+            Lets::Everything => "iifname lan accept",
+            Lets::WebOnly => "iifname lan tcp dport 443 accept",
+        };
+        // As every router does, it drops what comes from outside for itself. Let in, the first packet of the other peer would take
+        // the tuple that this one's answer needs, and the kernel would give that another port.
+        let rules = format!(
+            "table ip box {{
+               chain out {{ type nat hook postrouting priority srcnat; oifname wan masquerade; }}
+               chain own {{ type filter hook input priority filter; iifname wan ct state new drop; }}
+               chain through {{ type filter hook forward priority filter; policy drop;
+                 ct state established,related accept; {out}; }}
+             }}"
+        );
+        sh(&format!("ip netns exec {router} nft '{rules}'"));
+    }
+
+    fn full(&self, part: &str) -> String {
+        format!("{}-{part}", self.prefix)
+    }
+
+    fn place(&self, part: &str, name: &str) -> Place {
+        let prefix = ["ip", "netns", "exec", &self.full(part)].map(str::to_owned).to_vec();
+        Place { prefix, state: self.folder.0.join(name) }
+    }
+}
+
+/// A network with its servers and peers, registered and known to each other.
+struct Mesh {
+    a: Place,
+    b: Place,
+    relay_at: Place,
+    relay: Option<Running>,
+    _others: Vec<Running>,
+    _net: Net,
+}
+
+impl Mesh {
+    fn start(name: &str, lets: [Lets; 2]) -> Mesh {
+        let net = Net::new(name, lets);
+        let relay_at = net.place("srv", "relay");
+        let relay = Mesh::relay(&relay_at);
+        let coord_at = net.place("srv", "coord");
+        let spec = format!("nl={}@198.51.100.10:443/3478", relay_at.print(&["relay", "--print-key"]));
+        let coord = coord_at.start(&["coord", "--listen", "198.51.100.11:443", "--relay", &spec]);
+        coord.address("listening");
+        let server = format!("{}@198.51.100.11:443", coord_at.print(&["coord", "--print-key"]));
+        let (a, b) = (net.place("a", "takkie"), net.place("b", "flappie"));
+        let peers = [(&a, "takkie"), (&b, "flappie")].map(|(place, name)| {
+            let peer = place.start(&["peer", name, "--coord", &server]);
+            peer.says("address of the device", "ip");
+            peer
+        });
+        wait_until("they know each other", || {
+            a.status()["peers"].as_array().is_some_and(|peers| !peers.is_empty())
+        });
+        let _others = [coord].into_iter().chain(peers).collect();
+        Mesh { a, b, relay_at, relay: Some(relay), _others, _net: net }
+    }
+
+    fn relay(at: &Place) -> Running {
+        let relay = at.start(&["relay", "--listen", "198.51.100.10:443", "--stun", "198.51.100.10:3478"]);
+        relay.address("STUN");
+        relay
+    }
+
+    /// Sends a megabyte from one machine to the other by their tunnel addresses, with TCP of the kernel.
+    fn transfer(&self) {
+        let helper = |place: &Place, what: &str| {
+            let program = std::env::current_exe().expect("this test");
+            let program = program.to_str().expect("a path in UTF-8");
+            let args = ["--exact", "namespaces::helper", "--ignored", "--nocapture"];
+            let mut command = place.command(program, &args);
+            command.env("PUNCHBAG_HELPER", what);
+            command
+        };
+        let to = self.b.status()["tunnel"].as_str().expect("an address").to_owned();
+        let mut server = helper(&self.b, "serve").stdout(Stdio::null()).spawn().expect("a server");
+        let fetched = helper(&self.a, &to).output().expect("a client");
+        let _ = server.kill();
+        let _ = server.wait();
+        let said = String::from_utf8_lossy(&fetched.stdout).into_owned();
+        assert!(fetched.status.success(), "{said}{}", String::from_utf8_lossy(&fetched.stderr));
+    }
+
+    /// The kernel's own ping through the tunnel.
+    fn kernel_ping(&self) {
+        let to = self.b.status()["tunnel"].as_str().expect("an address").to_owned();
+        let output = self.a.command("ping", &["-c", "3", "-i", "0.2", "-W", "5", &to]).output();
+        // Where there is no `ping`, our own has to do.
+        if let Ok(output) = output.as_ref().map_err(|error| error.kind()) {
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() || said.is_empty(), "{said}");
+        }
+    }
+}
+
+const PORT: u16 = 5001;
+const BYTES: usize = 1 << 20;
+
+/// Not a test of its own: an end of [`Mesh::transfer`], in another namespace.
+#[test]
+#[ignore = "a part of the tests of namespaces, which start it"]
+fn helper() {
+    let what = std::env::var("PUNCHBAG_HELPER").expect("started by a test");
+    if what == "serve" {
+        let listener = TcpListener::bind(("0.0.0.0", PORT)).expect("a port");
+        let (mut stream, _) = listener.accept().expect("a client");
+        stream.write_all(&[7; BYTES]).expect("sent");
+        return;
+    }
+    let by = Instant::now() + PATIENCE;
+    let mut stream = loop {
+        // The server may not have started yet.
+        match TcpStream::connect((&*what, PORT)) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < by, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).expect("received");
+    assert!(got == [7; BYTES], "{} bytes", got.len());
+}
+
+#[test]
+fn two_peers_behind_masquerading_routers_reach_each_other_directly() {
+    if !able() {
+        return;
+    }
+    let mesh = Mesh::start("d", [Lets::Everything, Lets::Everything]);
+    let pong = mesh.a.print(&["ping", "flappie"]);
+    assert!(pong.lines().last().is_some_and(|line| line.contains("via 198.51.100.2:")), "{pong}");
+    mesh.kernel_ping();
+    mesh.transfer();
+    assert_eq!(mesh.a.path_to("flappie").as_deref(), Some("direct"));
+}
+
+#[test]
+fn a_peer_whose_router_lets_out_only_the_web_is_relayed_also_by_a_relay_that_comes_back() {
+    if !able() {
+        return;
+    }
+    let mut mesh = Mesh::start("r", [Lets::WebOnly, Lets::Everything]);
+    let pong = mesh.a.print(&["ping", "flappie", "--count", "3"]);
+    assert!(pong.lines().last().is_some_and(|line| line.contains("via relay nl")), "{pong}");
+    mesh.kernel_ping();
+    mesh.transfer();
+    assert_eq!(mesh.a.path_to("flappie").as_deref(), Some("relay"));
+
+    // Killed, not asked.
+    drop(mesh.relay.take());
+    mesh.relay = Some(Mesh::relay(&mesh.relay_at));
+    let back = Instant::now();
+    while !mesh.a.run(&["ping", "flappie", "--count", "1"]).status.success() {
+        assert!(back.elapsed() < PATIENCE, "traffic does not resume");
+    }
+    let took = back.elapsed();
+    assert!(took < Duration::from_secs(5), "traffic resumed after {took:?}");
+    mesh.transfer();
+}
