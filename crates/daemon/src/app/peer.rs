@@ -67,6 +67,7 @@ async fn run(args: PeerArgs, state: &Path, keys: Keys, mut rng: ChaCha12Rng) -> 
         auth_key: args.auth_key.clone(),
         coordinator_tls,
         authorities: None,
+        map: None,
         epoch: host::unix_time(),
         policy: Policy { loopback, ..Policy::default() },
         proxy: None,
