@@ -1,5 +1,10 @@
 //! `punchbag coord`, `relay`, `peer`, `status` and `ping` as processes of their own.
 #![cfg(unix)]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "processes on real sockets, in real time"
+)]
 
 mod loopback;
 #[cfg(target_os = "linux")]

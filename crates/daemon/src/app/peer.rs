@@ -14,14 +14,19 @@ use prometheus_client::registry::Registry;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// Name of the TUN device if none is given.
 const TUN: &str = "punchbag0";
 /// The SOCKS server and forwarded ports are known to the program by numbers from here: no others listen.
 const FIRST_LOCAL: u16 = 1;
+
+/// File of the last map, in the state directory.
+const MAP: &str = "map.json";
+/// How often it is looked whether there is another one.
+const MAP_EVERY: Duration = Duration::from_secs(5);
 
 /// A peer that is driven.
 pub(super) type Running = Handle<PeerProgram<WithPing>>;
@@ -67,7 +72,7 @@ async fn run(args: PeerArgs, state: &Path, keys: Keys, mut rng: ChaCha12Rng) -> 
         auth_key: args.auth_key.clone(),
         coordinator_tls,
         authorities: None,
-        map: None,
+        map: last_map(state),
         epoch: host::unix_time(),
         policy: Policy { loopback, ..Policy::default() },
         proxy: None,
@@ -81,6 +86,7 @@ async fn run(args: PeerArgs, state: &Path, keys: Keys, mut rng: ChaCha12Rng) -> 
         PeerProgram::new(name.as_str().into(), peer, WithPing::new(users), gateway, now).with_port(port);
 
     let (handle, inbox): (Running, _) = Handle::new(256);
+    let keeper = handle.clone();
     let mut tasks = JoinSet::new();
     let control = control::bind(state)?;
     tasks.spawn_local(control::serve(control, name, key, handle.clone()));
@@ -92,6 +98,7 @@ async fn run(args: PeerArgs, state: &Path, keys: Keys, mut rng: ChaCha12Rng) -> 
         tasks.spawn_local(metrics::serve(listener, async move || collect(&handle).await));
     }
     let options = Options { inbox: Some(inbox), on_event: host::log_events(), ..Options::default() };
+    tasks.spawn_local(keep_map(state.join(MAP), keeper));
     let result = host::run(program, net, options).await;
     // The next start makes it anew, and until then nobody waits for an answer.
     let _ = std::fs::remove_file(control::socket_path(state));
@@ -152,6 +159,40 @@ fn bind(args: &PeerArgs, net: &mut TokioNet) -> Result<u16, Failure> {
             Err(format!("{error}; --port 0 lets the system choose").into())
         }
         _ => Ok(port),
+    }
+}
+
+/// The map of the last start: with it the others are reached while the coordination server is away.
+fn last_map(state: &Path) -> Option<Box<coord::Map>> {
+    let bytes = std::fs::read(state.join(MAP)).ok()?;
+    match coord::Map::from_saved(&bytes) {
+        Ok(map) => Some(Box::new(map)),
+        Err(error) => {
+            tracing::warn!(%error, "the last map is of no use");
+            None
+        }
+    }
+}
+
+/// Keeps the map for the next start whenever it has changed: whole or not at all, under another name first.
+async fn keep_map(path: PathBuf, peer: Running) {
+    let mut kept = None;
+    loop {
+        tokio::time::sleep(MAP_EVERY).await;
+        let changed = move |program: &mut PeerProgram<WithPing>, _| {
+            let version = Some(program.peer().map_version());
+            (version, (version != kept).then(|| program.peer().map()).flatten())
+        };
+        let Ok((version, map)) = peer.call(changed).await else { return };
+        if let Some(map) = map {
+            let draft = path.with_extension("new");
+            let written =
+                std::fs::write(&draft, map.to_saved()).and_then(|()| std::fs::rename(&draft, &path));
+            if let Err(error) = written {
+                tracing::warn!(%error, "cannot keep the map");
+            }
+        }
+        kept = version;
     }
 }
 
