@@ -180,6 +180,34 @@ fn a_node_key_ends_when_it_ends_and_a_new_one_goes_on() {
 }
 
 #[test]
+fn where_keys_cannot_be_renewed_a_rotated_one_ends_when_the_first_would_have() {
+    let mut network = Network::new();
+    let lifetime = Some(Duration::from_secs(3600));
+    let config0 = ServerConfig {
+        key_lifetime: lifetime,
+        renewable: false,
+        ..ServerConfig::new(SERVER_PRIVATE, vec![relay()])
+    };
+    network.server = Server::new(config0, rng(1), network.now);
+    (1..=2).for_each(|number| {
+        network.join(number);
+    });
+    network.advance(Duration::from_secs(1800));
+    network.machines[1].client.rotate(key(9, 2));
+    network.disconnect(0);
+    network.machines[0].client.rotate(key(9, 1));
+    network.settle();
+    network.connect(0);
+    network.advance(Duration::from_secs(1799));
+    assert!((0..2).all(|machine| network.machines[machine].client.is_registered()));
+    network.advance(Duration::from_secs(2));
+    assert_eq!(
+        (0..2).map(|machine| refusal(&network, machine)).collect::<Vec<_>>(),
+        [Some(Refusal::KeyExpired); 2]
+    );
+}
+
+#[test]
 fn a_client_that_comes_back_is_told_what_it_missed() {
     let mut network = Network::new();
     (1..=30).for_each(|number| {

@@ -183,6 +183,11 @@ impl Dial {
         }
     }
 
+    /// The address in use, or to be tried next.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.addresses.get(self.at).copied()
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.state == State::Idle
     }

@@ -30,6 +30,9 @@ pub enum Input<'a> {
         /// Its payload.
         data: &'a [u8],
     },
+    /// Take another node key, drawn at random: others learn of it from the coordination server, and traffic goes on meanwhile.
+    /// [`Event::Rotated`] tells when it is in force.
+    Rotate,
     /// The program is about to end: what was asked of others is given back.
     Shutdown,
     /// A datagram arrived on the UDP socket.
@@ -137,6 +140,12 @@ pub enum Event {
     },
     /// The coordination server knows the peer, and an administrator has to let it in.
     Waiting,
+    /// A new node key is in force. [`Peer::private_key`](crate::Peer::private_key) is to be kept for another start; who starts
+    /// with the one before goes back to it.
+    Rotated {
+        /// The public key.
+        node_key: [u8; 32],
+    },
     /// The connection to the coordination server changed.
     Coordinator {
         /// New state.

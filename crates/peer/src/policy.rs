@@ -138,6 +138,15 @@ pub struct Policy {
     /// The round trip of an IPv6 address counts as this much shorter than it is, when it is compared with one of IPv4. Default
     /// 10 ms: Tailscale, too, prefers IPv6 where both are about as near (`betterAddr`, `wgengine/magicsock/endpoint.go`).
     pub ipv6_gain: Duration,
+    /// A new node key waits so long for the relay to take a connection under it before others are told of it. Default 3 s: three
+    /// round trips of a bad line. A relay that admits only keys of the network does so after they were told.
+    pub rotate_wait: Duration,
+    /// So long after a new node key is in force, relays are still connected to under the old one. Default 30 s: half of the
+    /// time after which the coordination server gives a silent stream up, whose peer has not heard of the new key.
+    pub rotate_linger: Duration,
+    /// A node key that ends is replaced so long before, or when a quarter of its time is left if that is later. Default 1 day, so
+    /// that a machine which is on for some hours each day does it in time.
+    pub rotate_before: Duration,
     /// Whether an address is checked back from which a check came that nobody had named (peer-reflexive, RFC 8445
     /// §7.3.1.4). Default true; without it a NAT whose mapping varies is only reached where its filter lets anybody in.
     pub learn_peer_reflexive: bool,
@@ -183,6 +192,9 @@ impl Default for Policy {
             asleep: ms(5000),
             rtt_gain: ms(5),
             ipv6_gain: ms(10),
+            rotate_wait: ms(3000),
+            rotate_linger: ms(30_000),
+            rotate_before: ms(24 * 3600 * 1000),
             learn_peer_reflexive: true,
             loopback: false,
         }

@@ -88,6 +88,41 @@ impl Relays {
         Relays { key, proxy, authorities, clock, relays, home, by_tcp, standby, incoming }
     }
 
+    /// The same, under another private key, with no relays yet.
+    pub(crate) fn with_key(&self, key: [u8; 32]) -> Relays {
+        Relays::new(key, self.proxy.clone(), self.authorities.clone(), self.clock)
+    }
+
+    /// Has its home at this relay from now on.
+    pub(crate) fn begin_at(&mut self, region: u16, env: &mut Env<'_>) {
+        if self.home == Some(region) {
+            return;
+        }
+        if let Some(relay) = self.relays.get_mut(&region) {
+            self.home = Some(region);
+            relay.client.set_preferred(true);
+            relay.dial.start(env);
+        }
+    }
+
+    /// Closes all connections for good.
+    pub(crate) fn stop(&mut self, reason: &str, env: &mut Env<'_>) {
+        for relay in self.relays.values_mut() {
+            relay.stop(reason, env);
+        }
+    }
+
+    /// Whether a connection is one of these.
+    pub(crate) fn owns(&self, conn: ConnId) -> bool {
+        self.relays.values().any(|relay| relay.dial.conn() == Some(conn))
+    }
+
+    /// Name of a relay, and the address where it is connected to or was last.
+    pub(crate) fn address(&self, region: u16) -> Option<(Arc<str>, SocketAddr)> {
+        let relay = self.relays.get(&region)?;
+        Some((relay.name.clone(), relay.dial.address()?))
+    }
+
     pub(crate) fn home(&self) -> Option<u16> {
         self.home
     }

@@ -49,6 +49,8 @@ pub(crate) enum Upsert {
     Same,
     /// It started anew: other disco key, same node.
     Restarted,
+    /// It has another node key, and is otherwise what it was.
+    Rotated,
     /// Another node, or one that was not known.
     New {
         /// The tunnel of the node that had this number before.
@@ -66,6 +68,8 @@ pub(crate) struct Directory {
     by_wg: Index<PeerId>,
     /// Deadlines of the live ones, so that none is looked at before its time.
     agenda: BTreeSet<(Instant, u32)>,
+    /// Ends of node keys, in Unix seconds.
+    ends: BTreeSet<(u64, u32)>,
     /// How often it has changed.
     version: u64,
 }
@@ -135,6 +139,10 @@ impl Directory {
                     Upsert::Restarted
                 }
             }
+            Some(old) if old.info.disco_key == info.disco_key => {
+                self.by_node.swap_remove(&old.info.node_key);
+                Upsert::Rotated
+            }
             _ => Upsert::New { gone: self.remove(id) },
         };
         if let Some(old) = self.remotes.get(&id) {
@@ -142,6 +150,12 @@ impl Directory {
             for ip in addresses(&old.info) {
                 self.by_ip.swap_remove(&ip);
             }
+            if let Some(end) = old.info.key_expires {
+                self.ends.remove(&(end, id));
+            }
+        }
+        if let Some(end) = info.key_expires {
+            self.ends.insert((end, id));
         }
         self.by_node.insert(info.node_key, id);
         self.by_disco.insert(info.disco_key, id);
@@ -172,12 +186,36 @@ impl Directory {
         for ip in addresses(&remote.info) {
             self.by_ip.swap_remove(&ip);
         }
-        let live = remote.live?;
+        if let Some(end) = remote.info.key_expires {
+            self.ends.remove(&(end, id));
+        }
+        self.unlink(id, remote.live)
+    }
+
+    /// Forgets what exists of a peer because something was exchanged with it; gives its tunnel, if it had one.
+    pub(crate) fn lull(&mut self, id: u32) -> Option<PeerId> {
+        let live = self.remotes.get_mut(&id)?.live.take();
+        self.unlink(id, live)
+    }
+
+    fn unlink(&mut self, id: u32, live: Option<Live>) -> Option<PeerId> {
+        let live = live?;
         self.by_wg.swap_remove(&live.wg);
         if let Some((at, _)) = live.deadline {
             self.agenda.remove(&(at, id));
         }
         Some(live.wg)
+    }
+
+    /// Whose keys end after `after`, and no later than `until`, in Unix seconds.
+    pub(crate) fn ended(&self, after: u64, until: u64) -> Vec<u32> {
+        let later = self.ends.range((after.saturating_add(1), 0)..);
+        later.take_while(|(end, _)| *end <= until).map(|(_, id)| *id).collect()
+    }
+
+    /// When the first key ends after `after`.
+    pub(crate) fn next_end(&self, after: u64) -> Option<u64> {
+        self.ends.range((after.saturating_add(1), 0)..).next().map(|(end, _)| *end)
     }
 
     pub(crate) fn enliven(&mut self, id: u32, live: Live) {

@@ -17,6 +17,9 @@ pub(crate) struct Signalling {
     dial: Dial,
     client: Client,
     streaming: bool,
+    /// The node key that was, while the server has not taken the next one.
+    rotates_from: Option<[u8; 32]>,
+    rotation_refused: bool,
 }
 
 impl Signalling {
@@ -29,7 +32,13 @@ impl Signalling {
         now: Instant,
     ) -> Signalling {
         let dial = Dial::new(Server::Coordinator, addresses, proxy, security);
-        Signalling { dial, client: Client::new(config, rng, now), streaming: false }
+        Signalling {
+            dial,
+            client: Client::new(config, rng, now),
+            streaming: false,
+            rotates_from: None,
+            rotation_refused: false,
+        }
     }
 
     /// The version of the map that was last told.
@@ -40,6 +49,22 @@ impl Signalling {
     /// The map of this version is known from an earlier run.
     pub(crate) fn remember(&mut self, version: coord::MapVersion) {
         self.client.remember(version);
+    }
+
+    /// Registers this node key in place of the one `from`.
+    pub(crate) fn rotate(&mut self, node_key: [u8; 32], from: [u8; 32]) {
+        self.rotates_from = Some(from);
+        self.client.rotate(node_key);
+    }
+
+    /// The server has taken the new node key.
+    pub(crate) fn rotated(&mut self) {
+        self.rotates_from = None;
+    }
+
+    /// Whether the server refused the last rotation; the key before counts again.
+    pub(crate) fn take_rotation_refused(&mut self) -> bool {
+        std::mem::take(&mut self.rotation_refused)
     }
 
     pub(crate) fn start(&mut self, env: &mut Env<'_>) {
@@ -91,6 +116,12 @@ impl Signalling {
             return;
         }
         if let Err(error) = self.client.handle_stream(&received.data, env.now) {
+            if let coord::Error::Refused { code: coord::Refusal::NodeKeyTaken, .. } = error
+                && let Some(before) = self.rotates_from.take()
+            {
+                self.client.rotate(before);
+                self.rotation_refused = true;
+            }
             self.lost(&error.to_string(), true, env);
         }
     }

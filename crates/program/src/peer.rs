@@ -210,6 +210,7 @@ impl<U: Users> PeerProgram<U> {
             ::peer::Event::Waiting => {
                 Event::Warning { node: host, what: "waits for an administrator to let it in".into() }
             }
+            ::peer::Event::Rotated { .. } => Event::KeyRotated { host },
             ::peer::Event::Coordinator { state, address, reason } => {
                 Event::Coordinator { host, state: server_state(state), address, reason }
             }

@@ -144,6 +144,7 @@ impl Fold {
             | Event::Translated { .. }
             | Event::Unbound { .. }
             | Event::Timer { .. }
+            | Event::KeyRotated { .. }
             | Event::Coordinator { .. }
             | Event::Reflexive { .. }
             | Event::Candidates { .. }

@@ -262,6 +262,11 @@ pub enum Event {
         /// Its address inside the tunnel network.
         tunnel: IpAddr,
     },
+    /// The peer has another node key, which others know it by from now on.
+    KeyRotated {
+        /// The host.
+        host: Name,
+    },
     /// Connection to the coordination server changed.
     Coordinator {
         /// The host.

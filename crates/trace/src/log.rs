@@ -226,6 +226,7 @@ mod tests {
         let addresses = || proptest::collection::vec(address(), 0..4);
         prop_oneof![
             (name(), any::<IpAddr>()).prop_map(|(host, tunnel)| E::Registered { host, tunnel }),
+            name().prop_map(|host| E::KeyRotated { host }),
             (name(), state(), address(), ".{0,9}")
                 .prop_map(|(host, state, address, reason)| E::Coordinator { host, state, address, reason }),
             (name(), name(), state(), address(), ".{0,9}").prop_map(

@@ -4,6 +4,7 @@ use crate::mac::{Admission, Gate};
 use crate::message::{self, Message};
 use crate::noise::{Identity, Initiation, Timestamp};
 use crate::peer::Peer;
+use crate::session::REJECT_AFTER_TIME;
 use crate::{
     DeviceConfig, Error, Event, Kind, MAX_PACKET, PeerConfig, PeerId, SendError, Source, To, Transmit,
 };
@@ -24,6 +25,10 @@ const DEFAULT_HANDSHAKE_LIMIT: u32 = 100;
 pub struct Device {
     shared: Shared,
     gate: Gate,
+    handshake_limit: u32,
+    /// The key that comes, if any, and the one that was.
+    coming: Option<Box<OtherKey>>,
+    former: Option<Box<OtherKey>>,
     peers: BTreeMap<PeerId, Peer>,
     by_key: BTreeMap<[u8; 32], PeerId>,
     /// Deadlines, and the entry of each peer in it.
@@ -42,6 +47,22 @@ impl fmt::Debug for Device {
             .field("timeout", &self.poll_timeout().map(|(_, why)| why))
             .finish_non_exhaustive()
     }
+}
+
+/// A key of ours that handshakes may be addressed to, beside the one that we make them with.
+struct OtherKey {
+    identity: Identity,
+    gate: Gate,
+    /// When it is forgotten; `None`: not by itself.
+    until: Option<Instant>,
+}
+
+/// Which of our keys a handshake message is for.
+#[derive(Clone, Copy)]
+enum Addressed {
+    Own,
+    Coming,
+    Former,
 }
 
 /// What all peers use.
@@ -66,6 +87,9 @@ impl Device {
         let identity = Identity::new(private_key);
         Device {
             gate: Gate::new(&identity.public, DEFAULT_HANDSHAKE_LIMIT, now),
+            handshake_limit: DEFAULT_HANDSHAKE_LIMIT,
+            coming: None,
+            former: None,
             shared: Shared {
                 identity,
                 rng,
@@ -95,7 +119,59 @@ impl Device {
     /// Above this many handshake messages in a second, further ones must carry a cookie that proves their
     /// source (paper §5.3). 100 unless set; 0 asks always.
     pub fn set_handshake_limit(&mut self, per_second: u32) {
+        self.handshake_limit = per_second;
         self.gate.set_limit(per_second);
+        for other in self.coming.iter_mut().chain(&mut self.former) {
+            other.gate.set_limit(per_second);
+        }
+    }
+
+    /// From now on takes handshakes to this private key as well: some peers hear of a new key before we may use it. `None` takes
+    /// that back.
+    pub fn expect_private_key(&mut self, private_key: Option<[u8; 32]>, now: Instant) {
+        self.coming = private_key.map(|private| {
+            let identity = Identity::new(private);
+            let gate = Gate::new(&identity.public, self.handshake_limit, now);
+            Box::new(OtherKey { identity, gate, until: None })
+        });
+    }
+
+    /// Makes handshakes with this private key from now on. Sessions stay, as they do not depend on it; handshakes under way begin
+    /// anew. Those of peers who know the old key only are answered for as long as a session with it may last (REJECT-AFTER-TIME,
+    /// paper §6.1).
+    pub fn set_private_key(&mut self, private_key: [u8; 32], now: Instant) {
+        let identity = Identity::new(private_key);
+        self.coming = None;
+        if identity.public == self.shared.identity.public {
+            return;
+        }
+        let gate = Gate::new(&identity.public, self.handshake_limit, now);
+        self.former = Some(Box::new(OtherKey {
+            identity: std::mem::replace(&mut self.shared.identity, identity),
+            gate: std::mem::replace(&mut self.gate, gate),
+            until: now.checked_add(REJECT_AFTER_TIME),
+        }));
+        let own = self.shared.identity.public;
+        for id in self.peers.keys().copied().collect::<Vec<_>>() {
+            self.with(id, now, |peer, shared| peer.keys_changed(&own, None, now, shared));
+        }
+    }
+
+    /// The peer has another public key from now on. Its sessions stay; a handshake under way begins anew. `false` if the peer is
+    /// unknown, or another one has the key.
+    pub fn set_public_key(&mut self, id: PeerId, public_key: [u8; 32], now: Instant) -> bool {
+        let Some(before) = self.peers.get(&id).map(|peer| *peer.public_key()) else { return false };
+        if before == public_key {
+            return true;
+        }
+        if self.by_key.contains_key(&public_key) {
+            return false;
+        }
+        self.by_key.remove(&before);
+        self.by_key.insert(public_key, id);
+        let own = self.shared.identity.public;
+        self.with(id, now, |peer, shared| peer.keys_changed(&own, Some(public_key), now, shared));
+        true
     }
 
     /// Adds a peer, or gives one with the same key a new preshared key and keepalive interval; it keeps its
@@ -187,17 +263,20 @@ impl Device {
         self.now = self.now.max(now);
         match Message::parse(data).ok_or(Error::Malformed)? {
             Message::Initiation { sender, noise, macs } => {
-                if !self.admit(&macs, sender, from, now)? {
-                    return Ok(None);
-                }
+                let Some(addressed) = self.admit(&macs, sender, from, now)? else { return Ok(None) };
                 let ephemeral = self.shared.draw();
-                let initiation =
-                    Initiation::read(&self.shared.identity, ephemeral, noise).map_err(|_| Error::Forged)?;
+                let other = match addressed {
+                    Addressed::Own => None,
+                    Addressed::Coming => self.coming.as_ref(),
+                    Addressed::Former => self.former.as_ref(),
+                };
+                let identity = other.map_or(&self.shared.identity, |other| &other.identity);
+                let initiation = Initiation::read(identity, ephemeral, noise).map_err(|_| Error::Forged)?;
                 let id = self.peer(&initiation.initiator).ok_or(Error::UnknownPeer)?;
                 self.handle(id, now, |peer, shared| peer.handle_initiation(initiation, sender, now, shared))
             }
             Message::Response { sender, receiver, noise, macs } => {
-                if !self.admit(&macs, sender, from, now)? {
+                if self.admit(&macs, sender, from, now)?.is_none() {
                     return Ok(None);
                 }
                 let id = self.shared.owner(receiver)?;
@@ -230,12 +309,14 @@ impl Device {
     /// When [`Device::handle_timeout`] is due next, and what for.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let (_, id) = self.agenda.first()?;
-        self.peers.get(id)?.deadline()
+        let peer = self.agenda.first().and_then(|(_, id)| self.peers.get(id)?.deadline());
+        let former = self.former.as_ref().and_then(|former| Some((former.until?, "former key ends")));
+        peer.into_iter().chain(former).min_by_key(|(at, _)| *at)
     }
 
     /// Does what is due at `now`. Early calls do nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.former = self.former.take().filter(|former| former.until.is_none_or(|until| now < until));
         let due: Vec<PeerId> =
             self.agenda.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
         for id in due {
@@ -283,28 +364,32 @@ impl Device {
         }
     }
 
-    /// Whether a handshake message may go on to the expensive part; if not, it was answered by a cookie.
+    /// To which of our keys a handshake message is, if it may go on to the expensive part; `None` if it was answered by a cookie.
     fn admit(
         &mut self,
         macs: &message::Macs<'_>,
         sender: u32,
         from: Source,
         now: Instant,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<Addressed>, Error> {
         let rng = &mut self.shared.rng;
-        let admission = self.gate.admit(macs, &from, now, |bytes| rng.fill_bytes(bytes));
-        match admission {
-            Admission::Admitted => Ok(true),
-            Admission::BadMac1 => Err(Error::BadMac),
-            Admission::Challenge(nonce, sealed) => {
-                self.shared.transmits.push_back(Transmit {
-                    to: To::Reply(from),
-                    data: message::cookie_reply(sender, &nonce, &sealed).into(),
-                    kind: Kind::Cookie,
-                });
-                Ok(false)
+        let others = [(Addressed::Coming, &mut self.coming), (Addressed::Former, &mut self.former)];
+        let others = others.into_iter().filter_map(|(key, other)| Some((key, &mut other.as_mut()?.gate)));
+        for (key, gate) in std::iter::once((Addressed::Own, &mut self.gate)).chain(others) {
+            match gate.admit(macs, &from, now, |bytes| rng.fill_bytes(bytes)) {
+                Admission::Admitted => return Ok(Some(key)),
+                Admission::BadMac1 => {}
+                Admission::Challenge(nonce, sealed) => {
+                    self.shared.transmits.push_back(Transmit {
+                        to: To::Reply(from),
+                        data: message::cookie_reply(sender, &nonce, &sealed).into(),
+                        kind: Kind::Cookie,
+                    });
+                    return Ok(None);
+                }
             }
         }
+        Err(Error::BadMac)
     }
 
     #[cfg(test)]

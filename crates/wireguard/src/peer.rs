@@ -111,6 +111,28 @@ impl Peer {
         self.start_persistent(now);
     }
 
+    /// Our key, or that of the peer, is another one: a handshake under way was made with the wrong one.
+    pub(crate) fn keys_changed(
+        &mut self,
+        our_key: &[u8; 32],
+        public_key: Option<[u8; 32]>,
+        now: Instant,
+        shared: &mut Shared,
+    ) {
+        if let Some(public_key) = public_key {
+            self.config.public_key = public_key;
+            self.keys = ReceiverKeys::new(&public_key);
+            // Its labels and cookies were bound to the key before.
+            self.newest_label = None;
+            self.cookie = None;
+        }
+        self.ours_wins = *our_key < self.config.public_key;
+        if self.attempt.is_some() {
+            self.drop_attempt(shared);
+            self.handshake(now, shared);
+        }
+    }
+
     fn start_persistent(&mut self, now: Instant) {
         self.config.persistent_keepalive = self.config.persistent_keepalive.filter(|every| !every.is_zero());
         // As Linux does, the first one goes out at once.

@@ -20,6 +20,9 @@ pub struct ServerConfig {
     pub admins: Vec<[u8; 32]>,
     /// How long a node key is good; without it for ever.
     pub key_lifetime: Option<Duration>,
+    /// Whether a key that a machine puts in the place of one which has not ended is good for as long again. If not, it ends when that
+    /// would have, and an administrator or a pre-authentication key has to let the machine in again.
+    pub renewable: bool,
     /// Unix time at the `now` that the server is made with.
     pub epoch: Duration,
     /// Bounds.
@@ -85,6 +88,7 @@ impl ServerConfig {
             admission: Admission::Anyone,
             admins: Vec::new(),
             key_lifetime: None,
+            renewable: true,
             epoch: Duration::ZERO,
             limits: Limits::default(),
         }
@@ -98,6 +102,7 @@ impl fmt::Debug for ServerConfig {
             .field("access", &self.access)
             .field("admission", &self.admission)
             .field("key_lifetime", &self.key_lifetime)
+            .field("renewable", &self.renewable)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }

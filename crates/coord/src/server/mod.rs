@@ -521,7 +521,8 @@ impl Server {
             }
             None => None,
         };
-        let kept = approved.filter(|node| node.record.info.node_key == *node_key);
+        let kept = approved
+            .filter(|node| node.record.info.node_key == *node_key || (settled && !self.config.renewable));
         let key_expires = match kept {
             Some(node) => node.record.info.key_expires,
             None => self.key_end(unix),
@@ -618,8 +619,11 @@ impl Server {
         if self.registry.has_key(&node_key) {
             return Err(Refusal::NodeKeyTaken);
         }
+        let expires = match self.config.renewable {
+            true => self.key_end(self.unix(now)),
+            false => node.record.info.key_expires,
+        };
         self.note(id);
-        let expires = self.key_end(self.unix(now));
         self.registry.set_key(id, node_key, expires, false);
         self.unstored.node(id, true);
         self.file(id);

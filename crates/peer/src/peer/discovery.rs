@@ -21,6 +21,9 @@ impl Peer {
         if let Some(live) = &remote.live {
             return Some(live.wg);
         }
+        if self.has_ended(remote.info.key_expires, now) {
+            return None;
+        }
         let (candidates, peer) = (remote.info.endpoints.clone(), remote.name.clone());
         let shared = SharedKey::new(&self.disco_key, &disco::PublicKey(remote.info.disco_key));
         let public_key = remote.info.node_key;

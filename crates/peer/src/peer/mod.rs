@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use coord::client::{ClientConfig, Event as CoordEvent};
 use coord::{Delta, Map, MapUpdate, NodeInfo, RelayInfo, Update};
@@ -38,7 +38,12 @@ enum Arrival {
 pub struct Peer {
     policy: Policy,
     rng: ChaCha12Rng,
+    /// Unix time when it was made, and that moment.
+    epoch: Duration,
+    began: Instant,
+    private_key: [u8; 32],
     node_key: [u8; 32],
+    rotation: Rotation,
     disco_key: disco::PrivateKey,
     disco_public: disco::PublicKey,
     tunnel: Option<IpAddr>,
@@ -77,8 +82,10 @@ macro_rules! env {
 }
 
 mod discovery;
+mod rotate;
 pub(crate) mod status;
 mod tunnel;
+use rotate::Rotation;
 use tunnel::addresses_of;
 
 impl Peer {
@@ -117,6 +124,10 @@ impl Peer {
         Peer {
             policy: config.policy,
             rng,
+            epoch: config.epoch,
+            began: now,
+            private_key: config.keys.node,
+            rotation: Rotation::default(),
             node_key: device.public_key(),
             disco_key,
             disco_public,
@@ -202,19 +213,36 @@ impl Peer {
             Input::Connected(conn) if self.signalling.owns(conn) => {
                 self.signalling.connected(env!(self, now));
             }
-            Input::Connected(conn) => self.relays.connected(conn, env!(self, now)),
+            Input::Connected(conn) => {
+                if !self.beside(conn, now, |relays, env| relays.connected(conn, env)) {
+                    self.relays.connected(conn, env!(self, now));
+                }
+            }
             Input::Stream(conn, data) if self.signalling.owns(conn) => {
                 self.signalling.stream(data, env!(self, now));
             }
-            Input::Stream(conn, data) => self.relays.stream(conn, data, env!(self, now)),
+            Input::Stream(conn, data) => {
+                if !self.beside(conn, now, |relays, env| relays.stream(conn, data, env)) {
+                    self.relays.stream(conn, data, env!(self, now));
+                }
+            }
             Input::Writable(conn, space) if self.signalling.owns(conn) => {
                 self.signalling.writable(space, env!(self, now));
             }
-            Input::Writable(conn, space) => self.relays.writable(conn, space, env!(self, now)),
+            Input::Writable(conn, space) => {
+                if !self.beside(conn, now, |relays, env| relays.writable(conn, space, env)) {
+                    self.relays.writable(conn, space, env!(self, now));
+                }
+            }
             Input::Closed(conn) if self.signalling.owns(conn) => {
                 self.signalling.lost("closed by the other side", false, env!(self, now));
             }
-            Input::Closed(conn) => self.relays.closed(conn, env!(self, now)),
+            Input::Closed(conn) => {
+                if !self.beside(conn, now, |relays, env| relays.closed(conn, env)) {
+                    self.relays.closed(conn, env!(self, now));
+                }
+            }
+            Input::Rotate => self.rotate(now),
             Input::Packet(packet) => self.send(packet, now),
         }
         self.settle(now);
@@ -225,6 +253,7 @@ impl Peer {
         self.notice_sleep(now);
         self.signalling.handle_timeout(env!(self, now));
         self.relays.handle_timeout(env!(self, now));
+        self.rotation_timeout(now);
         let active = self.nat.is_refresh_due(now) && self.is_active(now);
         self.nat.handle_timeout(self.relays.home(), active, env!(self, now));
         for id in self.directory.due(now) {
@@ -245,6 +274,8 @@ impl Peer {
         let parts = [
             self.signalling.poll_timeout(),
             self.relays.poll_timeout(),
+            self.rotation.poll_timeout(),
+            self.next_end(),
             self.nat.poll_timeout(&self.policy),
             self.portmap.poll_timeout(),
             self.directory.poll_timeout(),
@@ -317,6 +348,7 @@ impl Peer {
     fn start_over(&mut self, reason: &str, now: Instant) {
         self.signalling.restart(reason, env!(self, now));
         self.relays.restart(reason, env!(self, now));
+        self.restart_rotation(reason, now);
         self.signalling.start(env!(self, now));
         for id in self.directory.live_ids() {
             self.with_paths(id, now, |paths, cx| paths.own_changed(true, cx));
@@ -375,7 +407,9 @@ impl Peer {
         let Some(id) = self.directory.of_tunnel(destination) else {
             return self.out.warn(format!("no peer has tunnel address {destination}"));
         };
-        let Some(wg) = self.enliven(id, now) else { return };
+        let Some(wg) = self.enliven(id, now) else {
+            return self.out.warn(format!("the key of the peer at {destination} has ended"));
+        };
         self.gate.sent(id, packet, now);
         self.nat.keep_fresh(env!(self, now));
         if let Err(error) = self.device.send(wg, packet, now) {
@@ -402,13 +436,14 @@ impl Peer {
                 self.relayed(incoming, now);
             } else if let Some(change) = self.nat.poll_change() {
                 self.nat_changed(change, now);
-            } else {
+            } else if !self.settle_rotation(now) {
                 break;
             }
         }
         self.flush_tunnel(now);
         self.signalling.flush(env!(self, now));
         self.relays.flush(env!(self, now));
+        self.rotation.flush(env!(self, now));
     }
 
     fn coordinated(&mut self, event: CoordEvent, now: Instant) {
@@ -425,7 +460,7 @@ impl Peer {
 
     fn whole_map(&mut self, map: Map, now: Instant) {
         let Map { relays, peers, you, access, .. } = map;
-        self.own_record(you);
+        self.own_record(you, now);
         self.gate.set_rules(access);
         self.set_relays(relays, now);
         let known: BTreeSet<u32> = peers.iter().map(|node| node.id).collect();
@@ -441,7 +476,7 @@ impl Peer {
     fn map_delta(&mut self, delta: Delta, now: Instant) {
         let Delta { you, added, changed, removed, relays, access, .. } = delta;
         if let Some(you) = you {
-            self.own_record(you);
+            self.own_record(you, now);
         }
         if let Some(access) = access {
             self.gate.set_rules(access);
@@ -468,7 +503,8 @@ impl Peer {
         }
     }
 
-    fn own_record(&mut self, you: NodeInfo) {
+    fn own_record(&mut self, you: NodeInfo, now: Instant) {
+        self.own_key(you.node_key, you.key_expires, now);
         self.own = Some(you);
         self.gate.reconsider();
     }
@@ -488,7 +524,10 @@ impl Peer {
         let there = (node.online, node.home_relay);
         // A coordination server that lost its records numbers everybody anew: what was known under this number goes, and so does
         // what was known of this node, or it would take the entries of the new record with it when its number is given again.
-        let other = self.directory.get(id).filter(|remote| remote.info.node_key != node.node_key);
+        // One that still speaks with the same disco key has rotated its node key.
+        let other = self.directory.get(id).filter(|remote| {
+            remote.info.node_key != node.node_key && remote.info.disco_key != node.disco_key
+        });
         let former = self.directory.of_node(&node.node_key).filter(|former| *former != id);
         for gone in [other.map(|_| id), former].into_iter().flatten() {
             self.forget(gone);
@@ -502,6 +541,11 @@ impl Peer {
             self.device.remove_peer(wg);
         }
         let Some((info, name, live)) = self.directory.live_mut(id) else { return };
+        if result == Upsert::Rotated {
+            // Its sessions go on until handshakes with the new key replace them.
+            live.renew = true;
+            self.device.set_public_key(live.wg, info.node_key, now);
+        }
         let restarted = result == Upsert::Restarted;
         if restarted {
             live.shared = SharedKey::new(&self.disco_key, &disco::PublicKey(info.disco_key));
@@ -532,15 +576,8 @@ impl Peer {
 
     fn forget(&mut self, id: u32) {
         self.gate.reconsider_peer(id);
-        if let Some((_, name, live)) = self.directory.live_mut(id)
-            && live.told.is_some()
-        {
-            let peer = name.clone();
-            self.out.event(Event::PathChanged { peer, path: None, reason: "forgotten" });
-        }
-        if let Some(wg) = self.directory.remove(id) {
-            self.device.remove_peer(wg);
-        }
+        self.silence(id, "forgotten");
+        self.directory.remove(id);
     }
 
     fn relayed(&mut self, incoming: Incoming, now: Instant) {

@@ -17,6 +17,9 @@ use rand_chacha::ChaCha12Rng;
 pub(crate) const COORDINATOR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 pub(crate) const RELAYS: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 2), Ipv4Addr::new(203, 0, 113, 3)];
 
+/// Unix time at the start, in seconds.
+pub(crate) const EPOCH: u64 = 1_800_000_000;
+
 pub(crate) fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
@@ -168,8 +171,10 @@ impl Net {
                 stun: vec![SocketAddr::new(ip.into(), 3478)],
             })
             .collect();
-        let coord =
-            coord::server::Server::new(coord::server::ServerConfig::new([99; 32], infos), fork(), now);
+        let epoch = Duration::from_secs(EPOCH);
+        let served =
+            coord::server::ServerConfig { epoch, ..coord::server::ServerConfig::new([99; 32], infos) };
+        let coord = coord::server::Server::new(served, fork(), now);
         let mut servers = vec![Server::new(COORDINATOR, Core::Coord(Box::new(coord)))];
         for (i, &ip) in RELAYS.iter().enumerate() {
             let key = derp::PrivateKey::from_bytes([i as u8 + 50; 32]);
@@ -242,6 +247,28 @@ impl Net {
         self.hosts[host].peer = Peer::new(config(n, n + 201, self.elapsed()), rng, self.now);
         let local = self.hosts[host].local;
         self.input(host, Input::Addresses(&[local]));
+    }
+
+    /// The same with the map that it had, and the key.
+    pub(crate) fn restart_with_map(&mut self, host: usize) {
+        let (map, node) = (self.hosts[host].peer.map(), self.hosts[host].peer.private_key());
+        let rng = ChaCha12Rng::seed_from_u64(self.rng.random());
+        let n = host as u8;
+        self.close_all(host);
+        let fresh = config(n, n + 201, self.elapsed());
+        let config = Config { map: map.map(Box::new), keys: Keys { node, ..fresh.keys }, ..fresh };
+        self.hosts[host].peer = Peer::new(config, rng, self.now);
+        let local = self.hosts[host].local;
+        self.input(host, Input::Addresses(&[local]));
+    }
+
+    /// Does something to the coordination server, as its administrator.
+    pub(crate) fn administer(&mut self, act: impl FnOnce(&mut coord::server::Server, Instant)) {
+        let now = self.now;
+        if let Core::Coord(core) = &mut self.servers[0].core {
+            act(core, now);
+        }
+        self.drain_server(0);
     }
 
     /// The servers learn that a host's connections are gone.
@@ -633,7 +660,7 @@ fn config(host: u8, disco: u8, since: Duration) -> Config {
         coordinator_tls: None,
         authorities: None,
         map: None,
-        epoch: Duration::from_secs(1_800_000_000) + since,
+        epoch: Duration::from_secs(EPOCH) + since,
         proxy: None,
         policy: Policy::default(),
     }

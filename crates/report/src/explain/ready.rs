@@ -54,6 +54,7 @@ pub(super) fn tell(network: &Network, metrics: &Metrics, records: &[Record], tex
 fn host_of(event: &Event) -> Option<&Name> {
     match event {
         Event::Registered { host, .. }
+        | Event::KeyRotated { host }
         | Event::Coordinator { host, .. }
         | Event::Relay { host, .. }
         | Event::Reflexive { host, .. }
@@ -76,6 +77,7 @@ impl<'a> Told<'a> {
                 );
                 self.line(t, order, words);
             }
+            Event::KeyRotated { host } => self.line(t, order, format!("{host} has a new node key.")),
             Event::Coordinator { host, state, address, reason } => {
                 self.server(t, order, host, "the coordination server", *state, *address, reason);
             }

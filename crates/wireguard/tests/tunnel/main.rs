@@ -6,5 +6,6 @@ mod basics;
 mod crossing;
 mod hostile;
 mod loss;
+mod rotation;
 mod timers;
 mod wire;
