@@ -210,10 +210,10 @@ pub const LIMITS: &[Limit] = &[
         "No receiver closes its window because its program is slow.",
     ),
     limit(
-        "relays-apart",
+        "relays-unlimited",
         "relay",
-        "no mesh between relays, no limit on a client's rate",
-        "A relayed path goes through one relay, as fast as its cables are.",
+        "no limit on a client's rate",
+        "A relayed path is as fast as the cables of its relays are.",
     ),
     limit(
         "one-coordinator",

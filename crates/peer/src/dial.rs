@@ -201,6 +201,11 @@ impl Dial {
         self.failures
     }
 
+    /// It takes another's place, which had failed that often.
+    pub(crate) fn fail(&mut self, failures: u32) {
+        self.failures = failures;
+    }
+
     /// Connects, unless it already does or waits to.
     pub(crate) fn start(&mut self, env: &mut Env<'_>) {
         if self.is_idle() {

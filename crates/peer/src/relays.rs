@@ -34,7 +34,12 @@ pub(crate) enum Incoming {
 }
 
 struct Relay {
-    info: RelayInfo,
+    /// The relays of the region, in the map's order: any of them will do, as they pass on to each other.
+    nodes: Vec<RelayInfo>,
+    /// The one in use.
+    node: usize,
+    /// How many of the others were tried since one last worked.
+    tried: usize,
     name: Arc<str>,
     /// Place in the map.
     order: usize,
@@ -146,22 +151,28 @@ impl Relays {
     /// The relays of a new map. Connections to those that did not change stay.
     pub(crate) fn set_map(&mut self, infos: &[RelayInfo], env: &mut Env<'_>) {
         let mut old = std::mem::take(&mut self.relays);
+        let mut regions: BTreeMap<u16, (usize, Vec<RelayInfo>)> = BTreeMap::new();
         for (order, info) in infos.iter().enumerate().filter(|(_, info)| !info.derp_ports.is_empty()) {
+            regions.entry(info.region).or_insert((order, Vec::new())).1.push(info.clone());
+        }
+        for (region, (order, nodes)) in regions {
             let same = |relay: &Relay| {
-                let where_to = |info: &RelayInfo| (info.addr, info.addr6, info.key, info.derp_ports.clone());
-                where_to(&relay.info) == where_to(info) && relay.info.tls == info.tls
+                let where_to = |info: &RelayInfo| {
+                    (info.addr, info.addr6, info.key, info.derp_ports.clone(), info.tls.clone())
+                };
+                relay.nodes.iter().map(where_to).eq(nodes.iter().map(where_to))
             };
-            let relay = match old.remove(&info.region) {
+            let relay = match old.remove(&region) {
                 Some(relay) if same(&relay) => Relay { order, ..relay },
                 stale => {
                     if let Some(mut relay) = stale {
                         relay.dial.stop("the relay changed", env);
                         self.incoming.push_back(Incoming::Down);
                     }
-                    self.relay(info, order, env)
+                    self.relay(nodes, order, env)
                 }
             };
-            self.relays.insert(info.region, relay);
+            self.relays.insert(region, relay);
         }
         for relay in old.values_mut() {
             relay.dial.stop("no longer in the map", env);
@@ -188,7 +199,8 @@ impl Relays {
         Some(Security { tls: ServerTls { ports: tls.ports.clone(), name, trust }, clock: self.clock })
     }
 
-    fn relay(&self, info: &RelayInfo, order: usize, env: &mut Env<'_>) -> Relay {
+    /// How to connect to one relay.
+    fn endpoint(&self, info: &RelayInfo, env: &mut Env<'_>) -> (Arc<str>, Dial, Client) {
         let name: Arc<str> = match info.name.as_str() {
             "" => format!("region-{}", info.region).into(),
             name => name.into(),
@@ -203,14 +215,24 @@ impl Relays {
         let mut config = ClientConfig::new(PrivateKey::from_bytes(self.key), info.addr.to_string());
         config.server_key = server_key;
         config.fast_start = server_key.is_some();
+        config.home = self.home == Some(info.region);
         let mut seed = [0; 32];
         env.rng.fill_bytes(&mut seed);
+        let dial = Dial::new(Server::Relay(name.clone()), addresses, self.proxy.clone(), security);
+        (name, dial, Client::new(config, ChaCha12Rng::from_seed(seed), env.now))
+    }
+
+    /// A region, which is not empty.
+    fn relay(&self, nodes: Vec<RelayInfo>, order: usize, env: &mut Env<'_>) -> Relay {
+        let (name, dial, client) = self.endpoint(&nodes[0], env);
         Relay {
-            info: info.clone(),
-            dial: Dial::new(Server::Relay(name.clone()), addresses, self.proxy.clone(), security),
+            nodes,
+            node: 0,
+            tried: 0,
             name,
             order,
-            client: Client::new(config, ChaCha12Rng::from_seed(seed), env.now),
+            dial,
+            client,
             streaming: false,
             was_up: false,
             used: env.now,
@@ -221,6 +243,29 @@ impl Relays {
             restart_at: None,
             avoid_until: None,
         }
+    }
+
+    /// Goes on with the next relay of a region, if there is one that was not tried since one last worked. `false` once all
+    /// were: then the last of them waits, and they begin anew.
+    fn next_node(&mut self, region: u16, env: &mut Env<'_>) -> bool {
+        let Some(relay) = self.relays.get(&region).filter(|relay| relay.nodes.len() > 1) else {
+            return false;
+        };
+        let node = (relay.node + 1) % relay.nodes.len();
+        let (name, mut dial, client) = self.endpoint(&relay.nodes[node], env);
+        let Some(relay) = self.relays.get_mut(&region) else { return false };
+        relay.tried += 1;
+        if relay.tried >= relay.nodes.len() {
+            relay.tried = 0;
+            return false;
+        }
+        // What all of them did counts once.
+        dial.fail(relay.dial.failures().saturating_sub(1));
+        relay.dial.stop("the region's next relay", env);
+        (relay.node, relay.name, relay.dial, relay.client) = (node, name, dial, client);
+        relay.restart_at = None;
+        relay.dial.start(env);
+        true
     }
 
     /// Chooses the home relay by round trip: `rtt` of STUN, else that of opening a TCP connection, else the map's order.
@@ -405,6 +450,10 @@ impl Relays {
             self.incoming.push_back(Incoming::Down);
         }
         let unreachable = relay.dial.failures() >= 2;
+        if unreachable && self.next_node(region, env) {
+            return;
+        }
+        let Some(relay) = self.relays.get_mut(&region) else { return };
         let is_spare = self.home != Some(region) && self.standby != Some(region);
         if self.home == Some(region) && unreachable {
             relay.avoid_until = Some(env.now + env.policy.relay_avoid);
@@ -421,7 +470,7 @@ impl Relays {
             match event {
                 ClientEvent::Ready { .. } => {
                     relay.dial.ready(env);
-                    relay.avoid_until = None;
+                    (relay.avoid_until, relay.tried) = (None, 0);
                     // So that the round trip is known, and with it how long to wait for a later ping.
                     relay.client.ping(env.now);
                     let again = std::mem::replace(&mut relay.was_up, true);

@@ -1,85 +1,67 @@
 //! A relay's question to the coordination server: who may use it?
 
+use crate::upstream::{Dialer, Told, Upstream};
 use crate::{ConnId, Input, Output};
 use coord::relay::{Relay, RelayEvent};
-use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
-/// Between two attempts to reach the coordination server.
-const RETRY: Duration = Duration::from_secs(2);
-/// A connection that is not open after this is given up.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+use std::collections::BTreeMap;
+use std::time::Instant;
 
 /// The stream to the coordination server, and the clients that wait for an answer. A key that is not on the list may be that of
 /// a machine which has only just joined: its client waits until the list changes, for as long as a handshake may take.
 pub(crate) struct AllowList {
     relay: Relay,
-    /// Where the server is; tried in turn.
-    addresses: Vec<SocketAddr>,
-    at: usize,
-    link: Link,
-    next: u64,
-    credit: usize,
+    dialer: Dialer,
     waiting: BTreeMap<derp::ConnId, derp::PublicKey>,
-    out: VecDeque<Output>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Link {
-    Down { until: Instant },
-    Connecting { conn: ConnId, until: Instant },
-    Up { conn: ConnId },
 }
 
 impl AllowList {
-    pub(crate) fn new(relay: Relay, addresses: Vec<SocketAddr>, now: Instant) -> AllowList {
-        let link = Link::Down { until: now };
-        let (waiting, out) = (BTreeMap::new(), VecDeque::new());
-        AllowList { relay, addresses, at: 0, link, next: 0, credit: 0, waiting, out }
+    pub(crate) fn new(relay: Relay, coordinator: Upstream, now: Instant) -> AllowList {
+        AllowList { relay, dialer: Dialer::new(coordinator, now), waiting: BTreeMap::new() }
     }
 
-    /// Whether a connection is this list's own.
-    pub(crate) fn owns(&self, id: ConnId) -> bool {
-        matches!(self.link, Link::Connecting { conn, .. } | Link::Up { conn } if conn == id)
-    }
-
-    /// Something happened on the own connection.
-    pub(crate) fn handle(&mut self, input: &Input<'_>, now: Instant) {
-        match *input {
-            Input::Connected { conn } => {
-                self.link = Link::Up { conn };
-                self.relay.connected(now);
-            }
-            Input::Writable { space, .. } => self.credit = space,
-            Input::Stream { data, .. } if self.relay.handle_stream(data, now).is_err() => self.hang_up(now),
-            Input::Closed { .. } => self.lost(now),
-            _ => {}
+    /// Something happened on a connection; `false` if that is not this list's own.
+    pub(crate) fn handle(&mut self, conn: ConnId, input: &Input<'_>, now: Instant) -> bool {
+        if !self.dialer.owns(conn) {
+            return false;
         }
-        self.flush();
+        let told = self.dialer.handle(input, now);
+        self.told(&told, now);
+        true
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+    fn told(&mut self, told: &Told, now: Instant) {
+        if told.opened {
+            self.relay.connected(now);
+        }
+        if !told.data.is_empty()
+            && let Err(error) = self.relay.handle_stream(&told.data, now)
+        {
+            self.dialer.hang_up(&error.to_string(), now);
+            self.relay.closed();
+        }
+        if told.lost.is_some() {
+            self.relay.closed();
+        }
+        self.dialer.write(|space| self.relay.poll_transmit(space));
+    }
+
+    pub(crate) fn handle_timeout(&mut self, next: &mut u64, now: Instant) {
         self.relay.handle_timeout(now);
-        match self.link {
-            Link::Down { until } if until <= now => self.connect(now),
-            Link::Connecting { until, .. } if until <= now => self.hang_up(now),
-            _ => {}
-        }
-        self.flush();
+        let told = self.dialer.handle_timeout(next, now);
+        self.told(&told, now);
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let link = match self.link {
-            Link::Down { until } => Some((until, "coordinator retry")),
-            Link::Connecting { until, .. } => Some((until, "coordinator connect")),
-            Link::Up { .. } => None,
-        };
-        link.into_iter().chain(self.relay.poll_timeout()).min()
+        self.dialer.poll_timeout().into_iter().chain(self.relay.poll_timeout()).min()
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
-        self.out.pop_front()
+        self.dialer.poll_output()
+    }
+
+    /// The relay ends.
+    pub(crate) fn let_end(&mut self) {
+        self.dialer.let_end();
     }
 
     /// A client wants to use the relay.
@@ -106,42 +88,12 @@ impl AllowList {
         loop {
             match self.relay.poll_event()? {
                 RelayEvent::Dismissed(key) => return Some(derp::PublicKey(key)),
-                RelayEvent::Failed(_) => self.hang_up(now),
-                RelayEvent::Listed => {}
+                RelayEvent::Failed(error) => {
+                    self.dialer.hang_up(&error.to_string(), now);
+                    self.relay.closed();
+                }
+                RelayEvent::Listed => self.dialer.works(),
             }
-        }
-    }
-
-    fn connect(&mut self, now: Instant) {
-        let Some(&to) = self.addresses.get(self.at % self.addresses.len().max(1)) else {
-            self.link = Link::Down { until: now + RETRY };
-            return;
-        };
-        let conn = ConnId(self.next);
-        self.next += 1;
-        self.credit = 0;
-        self.link = Link::Connecting { conn, until: now + CONNECT_WITHIN };
-        self.out.push_back(Output::Connect { conn, to });
-    }
-
-    fn hang_up(&mut self, now: Instant) {
-        if let Link::Connecting { conn, .. } | Link::Up { conn } = self.link {
-            self.out.push_back(Output::Close { conn });
-            self.lost(now);
-        }
-    }
-
-    fn lost(&mut self, now: Instant) {
-        self.relay.closed();
-        self.at += 1;
-        self.link = Link::Down { until: now + RETRY };
-    }
-
-    fn flush(&mut self) {
-        let Link::Up { conn } = self.link else { return };
-        while let Some(data) = (self.credit > 0).then(|| self.relay.poll_transmit(self.credit)).flatten() {
-            self.credit -= data.len();
-            self.out.push_back(Output::Write { conn, data });
         }
     }
 }
@@ -194,7 +146,12 @@ mod tests {
             let asks = coord::relay::RelayConfig { private_key: RELAY, server_key, host: String::new() };
             let config = derp::ServerConfig { admission: true, ..derp::ServerConfig::default() };
             let derp = derp::Server::new(config, key, rng(2), now);
-            let at = vec!["192.0.2.9:80".parse().unwrap()];
+            let at = Upstream {
+                addresses: vec!["192.0.2.9:80".parse().unwrap()],
+                tls: None,
+                clock: tls::Clock::new(std::time::Duration::ZERO, now),
+                rng: rng(6),
+            };
             let relay = RelayProgram::new("nl".into(), derp);
             let relay = relay.with_admission(Relay::new(asks, rng(3)), at, now);
             let node = derp::PrivateKey::from_bytes([7; 32]);
@@ -317,7 +274,7 @@ mod tests {
         bench.connect_client();
         assert!(bench.client.is_ready());
         assert_eq!(bench.connects, 1);
-        bench.now += RETRY;
+        bench.now += crate::upstream::RETRY_MIN;
         bench.run();
         assert_eq!(bench.connects, 2);
     }

@@ -22,15 +22,18 @@
 mod admission;
 mod error;
 mod gateway;
+mod mesh;
 mod peer;
 mod proxy;
 mod secure;
 mod servers;
+mod upstream;
 pub mod userspace;
 pub mod wire;
 
 pub use self::error::ErrorKind;
 pub use self::gateway::GatewayProgram;
+pub use self::mesh::Sibling;
 pub use self::peer::{FIRST_OF_USERS, PEER_PORT, PeerProgram, UserOutput, Users};
 pub use self::proxy::ProxyProgram;
 pub use self::secure::{Secured, Security};
@@ -38,6 +41,7 @@ pub use self::servers::{
     COORDINATOR_PORTS, CoordinatorProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT,
     StunProgram, TLS_PORT,
 };
+pub use self::upstream::Upstream;
 
 use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};

@@ -1,6 +1,8 @@
 //! The servers of a tunnel network as programs: relay, STUN server, coordination server.
 
 use crate::admission::AllowList;
+use crate::mesh::{Mesh, Sibling};
+use crate::upstream::Upstream;
 use crate::{ConnId, Input, Output, Program};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -127,6 +129,9 @@ pub struct RelayProgram {
     stun: StunProgram,
     ports: Vec<u16>,
     allowed: Option<AllowList>,
+    mesh: Option<Mesh>,
+    /// The number of the next connection that it opens.
+    next: u64,
     /// When it was last called.
     now: Option<Instant>,
 }
@@ -135,20 +140,33 @@ impl RelayProgram {
     /// Puts the servers together.
     pub fn new(name: Name, derp: derp::server::Server) -> RelayProgram {
         let (stun, ports) = (StunProgram::new(), RELAY_PORTS.to_vec());
-        RelayProgram { name, derp, stun, ports, allowed: None, now: None }
+        RelayProgram { name, derp, stun, ports, allowed: None, mesh: None, next: 0, now: None }
     }
 
-    /// It serves only the machines of a network, whose coordination server tells it their keys. That is connected to at these
-    /// addresses, in turn, without TLS: the stream is encrypted and both ends are known by their keys. The relay must be
-    /// configured to ask ([`admission`](derp::ServerConfig::admission)).
+    /// It serves only the machines of a network, whose coordination server tells it their keys. The stream there is encrypted
+    /// and both ends are known by their keys, inside TLS where the server speaks it and without. The relay must be configured
+    /// to ask ([`admission`](derp::ServerConfig::admission)).
     #[must_use]
     pub fn with_admission(
         self,
         asks: coord::relay::Relay,
-        coordinator: Vec<SocketAddr>,
+        coordinator: Upstream,
         now: Instant,
     ) -> RelayProgram {
         RelayProgram { allowed: Some(AllowList::new(asks, coordinator, now)), ..self }
+    }
+
+    /// It keeps a link to each of the other relays of its region, and hands packets for their clients over. `key` is its own
+    /// private key; `secret` must be that of its [configuration](derp::ServerConfig::mesh_key), and of theirs.
+    #[must_use]
+    pub fn with_mesh(
+        self,
+        key: &derp::PrivateKey,
+        secret: &derp::MeshKey,
+        siblings: Vec<Sibling>,
+        now: Instant,
+    ) -> RelayProgram {
+        RelayProgram { mesh: Some(Mesh::new(self.name.clone(), key, secret, siblings, now)), ..self }
     }
 
     /// Answers the relay's questions with what the list says now.
@@ -189,10 +207,14 @@ impl Program for RelayProgram {
         | Input::Stream { conn, .. }
         | Input::Writable { conn, .. }
         | Input::Closed { conn } = input
-            && let Some(list) = self.allowed.as_mut().filter(|list| list.owns(conn))
+            && conn < ConnId(ConnId::FIRST_ACCEPTED)
         {
-            list.handle(&input, now);
-            return self.decide();
+            if self.allowed.as_mut().is_some_and(|list| list.handle(conn, &input, now)) {
+                self.decide();
+            } else if let Some(mesh) = &mut self.mesh {
+                mesh.handle(conn, &input, &mut self.derp, now);
+            }
+            return;
         }
         match input {
             Input::Addresses(_) | Input::Datagram { .. } => self.stun.handle(input, now),
@@ -200,7 +222,11 @@ impl Program for RelayProgram {
             Input::Stream { conn, data } => self.derp.handle_stream(derp::server::ConnId(conn.0), data, now),
             Input::Writable { conn, space } => self.derp.writable(derp::server::ConnId(conn.0), space, now),
             Input::Closed { conn } => self.derp.closed(derp::server::ConnId(conn.0), now),
-            Input::Shutdown => self.derp.shutdown(RECONNECT_IN, TRY_FOR, GRACE, now),
+            Input::Shutdown => {
+                self.derp.shutdown(RECONNECT_IN, TRY_FOR, GRACE, now);
+                self.mesh.iter_mut().for_each(Mesh::let_end);
+                self.allowed.iter_mut().for_each(AllowList::let_end);
+            }
             Input::Connected { .. } | Input::Error { .. } | Input::Mapped { .. } | Input::Resolver(_) => {}
         }
     }
@@ -209,14 +235,18 @@ impl Program for RelayProgram {
         self.now = Some(now);
         self.derp.handle_timeout(now);
         if let Some(list) = &mut self.allowed {
-            list.handle_timeout(now);
+            list.handle_timeout(&mut self.next, now);
+        }
+        if let Some(mesh) = &mut self.mesh {
+            mesh.handle_timeout(&mut self.next, &mut self.derp, now);
         }
         self.decide();
     }
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let list = self.allowed.as_ref().and_then(AllowList::poll_timeout);
-        self.derp.poll_timeout().into_iter().chain(list).min()
+        let mesh = self.mesh.as_ref().and_then(Mesh::poll_timeout);
+        self.derp.poll_timeout().into_iter().chain(list).chain(mesh).min()
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -225,6 +255,12 @@ impl Program for RelayProgram {
         }
         if let Some(output) = self.allowed.as_mut().and_then(AllowList::poll_output) {
             return Some(output);
+        }
+        if let Some(mesh) = &mut self.mesh {
+            mesh.carry(&mut self.derp);
+            if let Some(output) = mesh.poll_output() {
+                return Some(output);
+            }
         }
         loop {
             if let Some(transmit) = self.derp.poll_transmit() {

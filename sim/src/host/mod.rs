@@ -7,8 +7,8 @@ mod tcp;
 pub use app::{Apps, FlowSpec, MARKER};
 pub use program::{
     COORDINATOR_PORTS, ConnId, CoordinatorProgram, GatewayProgram, Input, Output, PEER_PORT, Program,
-    ProxyProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, Secured, Security, StunProgram,
-    TLS_PORT,
+    ProxyProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT, Secured, Security, Sibling,
+    StunProgram, TLS_PORT, Upstream,
 };
 
 /// A peer on a simulated host, whose tunnel is used by [`Apps`].

@@ -2,7 +2,7 @@
 
 use super::oracle::Direct;
 use crate::host::{COORDINATOR_PORTS, RELAY_PORTS, TLS_PORT};
-use crate::scenario::{Action, ProxyLogin, Scenario};
+use crate::scenario::{Action, ProxyLogin, Relay, Scenario};
 use crate::topology::{COORDINATOR, NodeIdx, Parent, Topology};
 use nat::{FirewallConfig, Portal, Proto, Rule};
 use std::collections::BTreeSet;
@@ -24,12 +24,20 @@ impl<'s> Reach<'s> {
         Some(Reach { scenario, topology: Topology::new(scenario).ok()? })
     }
 
-    /// The relays that a host can use.
+    /// The relays that a host can use, those that are linked to each other as the first of them.
     pub(super) fn relays(&self, host: &str) -> BTreeSet<&'s str> {
         let relays = self.scenario.relays.keys().map(String::as_str);
         relays
             .filter(|relay| self.server(host, relay, &RELAY_PORTS, self.scenario.relays[*relay].tls))
+            .map(|relay| self.linked(relay))
             .collect()
+    }
+
+    /// The first of the relays to which one has links.
+    fn linked(&self, relay: &'s str) -> &'s str {
+        let Some(mesh) = &self.scenario.relays[relay].mesh else { return relay };
+        let of_mesh = |(_, other): &(&String, &Relay)| other.mesh.as_ref() == Some(mesh);
+        self.scenario.relays.iter().find(of_mesh).map_or(relay, |(name, _)| name)
     }
 
     /// Whether a host can use the coordination server.

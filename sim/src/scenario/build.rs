@@ -623,25 +623,50 @@ impl Builder<'_, '_> {
     }
 
     fn relays(&mut self, items: Vec<Item<file::Server>>, first: &str) -> IndexMap<String, Relay> {
-        let relay = |Server { region, address, link, families, address6, tls }| Relay {
+        let relay = |Server { region, address, link, families, address6, tls }, mesh| Relay {
             region,
             address,
             link,
             families,
             address6,
             tls,
+            mesh,
         };
         let mut relays = IndexMap::new();
+        let mut meshes: IndexMap<String, (Range<usize>, u32)> = IndexMap::new();
         for Item { name, value, .. } in items {
-            if let Some(spec) = value {
-                relays.insert(name, relay(self.server(spec, first)));
+            if let Some(mut spec) = value {
+                let mesh = spec.mesh.take().and_then(|mesh| self.mesh(mesh, &mut meshes));
+                relays.insert(name, relay(self.server(spec, first), mesh));
             }
+        }
+        for (mesh, (span, _)) in meshes.into_iter().filter(|(_, (_, relays))| *relays == 1) {
+            let help = format!("give another relay mesh = \"{mesh}\" too, or leave it away");
+            self.problems.add(span, format!("this is the only relay of mesh `{mesh}`"), help);
         }
         if relays.is_empty() {
             let server = self.server(file::Server::default(), first);
-            relays.insert(self.spare_name("relay", Kind::Relay), relay(server));
+            relays.insert(self.spare_name("relay", Kind::Relay), relay(server, None));
         }
         relays
+    }
+
+    /// The word for a mesh, counted.
+    fn mesh(
+        &mut self,
+        word: Val<String>,
+        meshes: &mut IndexMap<String, (Range<usize>, u32)>,
+    ) -> Option<String> {
+        let span = word.span.clone();
+        let word = take(Some(word), self.problems)?;
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if word.is_empty() || word.len() > 63 || !word.chars().all(fits) {
+            let help = "use letters, digits, `-` and `_`, at most 63";
+            self.problems.add(span, format!("`{}` is no name", word.escape_debug()), help);
+            return None;
+        }
+        meshes.entry(word.clone()).or_insert((span, 0)).1 += 1;
+        Some(word)
     }
 
     fn stuns(
@@ -679,6 +704,9 @@ impl Builder<'_, '_> {
     }
 
     fn server(&mut self, spec: file::Server, first: &str) -> Server {
+        if let Some(Val { span, .. }) = &spec.mesh {
+            self.problems.add(span.clone(), "only relays are linked to each other", "leave it away");
+        }
         let region = spec.region.and_then(|region| self.region(region)).unwrap_or_else(|| first.to_owned());
         let address = take(spec.address, self.problems);
         let link: Access = cable::access(spec.link, &cable::lan(), self.problems);

@@ -92,6 +92,9 @@ pub fn expanded(scenario: &Scenario) -> String {
             },
         );
         key(&mut out, "tls", &spec.tls.to_string());
+        if let Some(mesh) = &spec.mesh {
+            key(&mut out, "mesh", &text(mesh));
+        }
     }
     for (stun, spec) in &scenario.stuns {
         let _ = write!(out, "\n[stun.{}]\n", name(stun));
@@ -409,8 +412,9 @@ fn action(out: &mut String, action: &Action) {
             ("reboot", vec![("router", text(router)), ("off", duration(*off))])
         }
         Action::FlushRouter { router } => ("flush", vec![("router", text(router))]),
-        Action::RestartRelay { relay, off } => {
-            ("restart", vec![("relay", text(relay)), ("off", duration(*off))])
+        Action::RestartRelay { relay, off, drain } => {
+            let drain = ("drain", drain.to_string());
+            ("restart", vec![("relay", text(relay)), ("off", duration(*off)), drain])
         }
         Action::RestartCoordinator { off, keeps } => {
             let coordinator = ("coordinator", "true".to_owned());

@@ -197,6 +197,8 @@ pub struct Relay {
     pub address6: Option<IpAddr>,
     /// Whether it speaks TLS on port 443.
     pub tls: bool,
+    /// Relays with the same word here are one region and linked to each other.
+    pub mesh: Option<String>,
 }
 
 /// A STUN server or the coordination server.
@@ -267,6 +269,8 @@ pub enum Action {
         relay: String,
         /// For how long it is off.
         off: Duration,
+        /// Whether it is asked to end, which it announces, in place of being killed.
+        drain: bool,
     },
     /// The coordination server stops and starts anew after `off`.
     RestartCoordinator {

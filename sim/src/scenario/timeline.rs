@@ -183,17 +183,23 @@ impl Builder<'_, '_> {
     }
 
     fn restart(&mut self, restart: file::Restart, span: &Range<usize>) -> Option<Action> {
-        let file::Restart { relay, coordinator, host, off, state } = restart;
+        let file::Restart { relay, coordinator, host, off, drain, state } = restart;
         let off = self.lasts(off, Duration::from_secs(2));
         let coordinator = take(coordinator, self.problems).unwrap_or(false);
         let state_span = state.as_ref().map(|state| state.span.clone());
         let keeps = take(state, self.problems).is_none_or(|Word(state)| state == State::Kept);
+        let drain_span = drain.as_ref().filter(|_| relay.is_none()).map(|drain| drain.span.clone());
+        let drain = take(drain, self.problems).unwrap_or(false);
+        if let Some(span) = drain_span {
+            let help = "leave drain away: others are killed, as they rely on nobody's connection to them";
+            self.problems.add(span, "only a relay announces that it ends", help);
+        }
         match (relay, coordinator, host) {
             (Some(relay), false, None) => {
                 if let Some(span) = state_span {
                     self.problems.add(span, "a relay keeps nothing over a restart", "leave state away");
                 }
-                Some(Action::RestartRelay { relay: self.refer(relay, &[Kind::Relay])?, off })
+                Some(Action::RestartRelay { relay: self.refer(relay, &[Kind::Relay])?, off, drain })
             }
             (None, true, None) => Some(Action::RestartCoordinator { off, keeps }),
             (None, false, Some(host)) => {

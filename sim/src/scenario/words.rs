@@ -22,7 +22,10 @@ pub(super) fn action(action: &Action, before: Option<&Access>) -> String {
             format!("router {router}: reboot, off for {}", duration(*off))
         }
         Action::FlushRouter { router } => format!("router {router}: forgets its bindings"),
-        Action::RestartRelay { relay, off } => format!("relay {relay}: restart, off for {}", duration(*off)),
+        Action::RestartRelay { relay, off, drain } => {
+            let how = if *drain { "announced restart" } else { "restart" };
+            format!("relay {relay}: {how}, off for {}", duration(*off))
+        }
         Action::RestartCoordinator { off, keeps } => {
             let lost = if *keeps { "" } else { ", its records are lost" };
             format!("coordinator: restart, off for {}{lost}", duration(*off))

@@ -1,10 +1,10 @@
 //! A scenario and its topology become a world: keys are made, programs are put on their hosts.
 
 use super::site::{networks, site};
-use super::start::Recipe;
+use super::start::{Recipe, SiblingPlan};
 use super::{Agenda, Captures, Clock, Log, Options, Seed, World, nanos};
 use crate::host::{COORDINATOR_PORTS, Effects, FlowSpec, MARKER, RELAY_PORTS, STUN_PORT, TLS_PORT};
-use crate::scenario::{Action, ProxyLogin, Scenario, Timed, Traffic, UsedProxy, Way};
+use crate::scenario::{Action, ProxyLogin, Relay, Scenario, Timed, Traffic, UsedProxy, Way};
 use crate::topology::{COORDINATOR, Node, NodeIdx, Topology};
 use coord::RelayInfo;
 use indexmap::IndexMap;
@@ -202,7 +202,7 @@ impl World {
             let node = topology.find(name).ok_or_else(|| BuildError::Missing(name.to_owned()))?;
             Ok((node, topology.node(node)))
         };
-        let (mut relays, mut certificates) = (Vec::new(), Vec::new());
+        let (mut relays, mut certificates) = (Vec::<RelayInfo>::new(), Vec::new());
         for (i, (name, spec)) in scenario.relays.iter().enumerate() {
             let (_, node) = address(name)?;
             let identity = spec.tls.then(|| self.identity("relay", name, node.address)).transpose()?;
@@ -213,7 +213,9 @@ impl World {
             });
             certificates.push(identity.map(|(_, config)| config));
             relays.push(RelayInfo {
-                region: i as u16 + 1,
+                // Its own, or that of the first of its mesh.
+                region: scenario.relays.values().position(|first| linked(first, spec)).unwrap_or(i) as u16
+                    + 1,
                 name: name.clone(),
                 key: derp::PrivateKey::from_bytes(self.key("relay", name, 0)).public().0,
                 addr: node.address,
@@ -248,9 +250,31 @@ impl World {
                 self.place(i as NodeIdx, Recipe::Gateway { name, config }, Duration::ZERO);
             }
         }
-        for (name, certificate) in scenario.relays.keys().zip(certificates) {
+        for ((name, spec), certificate) in scenario.relays.iter().zip(certificates) {
             let (node, _) = address(name)?;
-            self.place(node, Recipe::Relay { name: name.as_str().into(), certificate }, Duration::ZERO);
+            let others = scenario.relays.values().zip(&relays);
+            let others = others.filter(|(other, info)| linked(other, spec) && info.name != *name);
+            let plan = |info: &RelayInfo| SiblingPlan {
+                name: info.name.as_str().into(),
+                addresses: info
+                    .derp_ports
+                    .iter()
+                    .flat_map(|port| {
+                        let ips = info.addr6.map(IpAddr::V6).into_iter().chain([info.addr]);
+                        ips.map(|ip| SocketAddr::new(ip, *port))
+                    })
+                    .collect(),
+                tls: info.tls.as_ref().and_then(|tls| {
+                    Some(peer::ServerTls {
+                        ports: tls.ports.clone(),
+                        name: info.addr.to_string(),
+                        trust: tls::ClientConfig::pinned(tls::Pin(tls.pin?)),
+                    })
+                }),
+            };
+            let others: Vec<SiblingPlan> = others.map(|(_, info)| plan(info)).collect();
+            let mesh = spec.mesh.clone().map(|word| (word, others));
+            self.place(node, Recipe::Relay { name: name.as_str().into(), certificate, mesh }, Duration::ZERO);
         }
         for name in scenario.stuns.keys() {
             let (node, _) = address(name)?;
@@ -317,6 +341,11 @@ fn default_gateway(topology: &Topology, node: NodeIdx) -> Option<IpAddr> {
             Some(v6.unwrap_or(plan.gateway))
         }
     }
+}
+
+/// Whether two relays, which may be the same, are of one mesh.
+fn linked(a: &Relay, b: &Relay) -> bool {
+    a.mesh.is_some() && a.mesh == b.mesh
 }
 
 /// A port at every address of a node.

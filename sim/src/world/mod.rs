@@ -90,6 +90,8 @@ enum Entry {
     Start { node: u32, slot: u32 },
     /// A rebooting router is back.
     RouterOn(u32),
+    /// Is a node done that was asked to end? It is off for a while then.
+    Drain { node: u32, off: Duration, until_ns: u64 },
     /// Something that a host or server suffers from may be over.
     Relief(u32),
     /// A cut of the internet may be over.
@@ -196,6 +198,7 @@ impl World {
             Entry::Script(index, occasion) => self.act(index as usize, occasion),
             Entry::Start { node, slot } => self.start(node, slot),
             Entry::RouterOn(node) => self.router_on(node),
+            Entry::Drain { node, off, until_ns } => self.look_for_end(node, off, until_ns),
             Entry::Relief(node) => self.relieve(node),
             Entry::Healed => self.heal(),
             Entry::Served(node, packet) => self.serve(node, packet),

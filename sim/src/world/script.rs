@@ -116,7 +116,8 @@ impl World {
                     }
                 });
             }
-            Action::RestartRelay { relay, off } => self.restart(&relay, off, true),
+            Action::RestartRelay { relay, off, drain: true } => self.drain_programs(&relay, off),
+            Action::RestartRelay { relay, off, drain: false } => self.restart(&relay, off, true),
             Action::RestartCoordinator { off, keeps } => {
                 self.restart(crate::topology::COORDINATOR, off, keeps);
             }

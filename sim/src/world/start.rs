@@ -3,8 +3,8 @@
 use super::build::BuildError;
 use super::{Entry, World, nanos};
 use crate::host::{
-    Apps, CoordinatorProgram, FlowSpec, GatewayProgram, Host, PeerProgram, Program, ProxyProgram,
-    RelayProgram, ResolverProgram, Secured, Security, StunProgram, TLS_PORT,
+    Apps, CoordinatorProgram, FlowSpec, GatewayProgram, Host, Input, PeerProgram, Program, ProxyProgram,
+    RelayProgram, ResolverProgram, Secured, Security, Sibling, StunProgram, TLS_PORT, Upstream,
 };
 use crate::topology::NodeIdx;
 use coord::RelayInfo;
@@ -17,6 +17,12 @@ use trace::Name;
 
 /// Unix time at the start of every run: 2026-01-01T00:00:00Z. WireGuard's handshakes carry a wall clock (its paper, §5.1).
 const EPOCH: Duration = Duration::from_secs(1_767_225_600);
+
+/// How long a program that was asked to end is waited for: what systemd gives a service (`TimeoutStopSec`) is far more, but a
+/// relay that still has a connection then has one that does not read.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often is looked whether it has ended.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// How a program is made, at the start and after a restart.
 #[derive(Debug, Clone)]
@@ -43,6 +49,8 @@ pub(super) enum Recipe {
     Relay {
         name: Name,
         certificate: Option<tls::ServerConfig>,
+        /// The word of its mesh, and the others of that.
+        mesh: Option<(String, Vec<SiblingPlan>)>,
     },
     Stun,
     Resolver {
@@ -53,6 +61,14 @@ pub(super) enum Recipe {
         certificate: Option<tls::ServerConfig>,
         relays: Vec<RelayInfo>,
     },
+}
+
+/// Another relay of a relay's region.
+#[derive(Debug, Clone)]
+pub(super) struct SiblingPlan {
+    pub(super) name: Name,
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) tls: Option<peer::ServerTls>,
 }
 
 /// A program's place and recipe, how often it was started, and what a restart keeps.
@@ -250,6 +266,45 @@ impl World {
         }
     }
 
+    /// Asks the programs of a node to end, and starts them anew `off` after they have.
+    pub(super) fn drain_programs(&mut self, name: &str, off: Duration) {
+        let Some(&node) = self.by_name.get(name) else { return };
+        for slot in self.slots_of(node) {
+            self.touch(node, slot, |program, now| program.handle(Input::Shutdown, now));
+        }
+        let until_ns = self.clock.now_ns() + nanos(PATIENCE);
+        self.agenda.push(self.clock.now_ns() + nanos(LOOK), Entry::Drain { node, off, until_ns });
+    }
+
+    /// Looks whether the programs of a node have ended.
+    pub(super) fn look_for_end(&mut self, node: u32, off: Duration, until_ns: u64) {
+        let mut ended = true;
+        for slot in self.slots_of(node) {
+            self.touch(node, slot, |program, _| ended &= program.is_finished());
+        }
+        let now_ns = self.clock.now_ns();
+        if !ended && now_ns < until_ns {
+            return self.agenda.push(now_ns + nanos(LOOK), Entry::Drain { node, off, until_ns });
+        }
+        self.stop_programs(node, true);
+        self.start_all_at(node, now_ns + nanos(off));
+        self.note_presence(node);
+    }
+
+    fn slots_of(&self, node: u32) -> Vec<u32> {
+        self.starters.iter().filter(|s| s.node == node).map(|s| s.slot).collect()
+    }
+
+    /// Does something with a program, if it runs.
+    fn touch(&mut self, node: u32, slot: u32, act: impl FnOnce(&mut dyn Program, Instant)) {
+        let now = self.clock.now();
+        let Some(host) = self.sites[node as usize].body.host() else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        host.touch(slot, &self.clock, &mut effects, |program| act(program, now));
+        self.apply(node, effects);
+        self.drain();
+    }
+
     /// The program of a place as it starts now.
     fn make(&mut self, i: usize) -> Box<dyn Program> {
         let kept = self.starters[i].kept.take();
@@ -296,11 +351,28 @@ impl World {
                 let gateway = portmap::gateway::Gateway::new(config.clone(), rng("port mapping", name), now);
                 Box::new(GatewayProgram::new(name.clone(), gateway))
             }
-            Recipe::Relay { name, certificate } => {
-                let key = derp::PrivateKey::from_bytes(self.key("relay", name, 0));
-                let config = derp::server::ServerConfig::default();
-                let server = derp::server::Server::new(config, key, rng("relay", name), now);
-                let program = RelayProgram::new(name.clone(), server);
+            Recipe::Relay { name, certificate, mesh } => {
+                let key_of = |name: &str| derp::PrivateKey::from_bytes(self.key("relay", name, 0));
+                let secret = mesh.as_ref().and_then(|(word, _)| {
+                    derp::MeshKey::new(self.key("mesh", word, 0).map(|byte| format!("{byte:02x}")).concat())
+                });
+                let config = derp::ServerConfig { mesh_key: secret.clone(), ..derp::ServerConfig::default() };
+                let server = derp::server::Server::new(config, key_of(name), rng("relay", name), now);
+                let mut program = RelayProgram::new(name.clone(), server);
+                if let (Some((_, others)), Some(secret)) = (mesh, secret) {
+                    let sibling = |plan: &SiblingPlan| Sibling {
+                        name: plan.name.clone(),
+                        key: key_of(&plan.name).public(),
+                        at: Upstream {
+                            addresses: plan.addresses.clone(),
+                            tls: plan.tls.clone(),
+                            clock: tls::Clock::new(epoch, now),
+                            rng: rng(&format!("link to {}", plan.name), name),
+                        },
+                    };
+                    let others = others.iter().map(sibling).collect();
+                    program = program.with_mesh(&key_of(name), &secret, others, now);
+                }
                 secured(program, certificate.as_ref(), rng("relay TLS", name), epoch, now)
             }
             Recipe::Proxy { name, port, config } => {

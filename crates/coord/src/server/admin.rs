@@ -309,13 +309,15 @@ impl Server {
     /// Sets the relays; `None`: those of the configuration.
     ///
     /// # Errors
-    /// There are too many, or two of one region.
+    /// There are too many, or two of one region at one address.
     pub fn set_relays(&mut self, relays: Option<Vec<RelayInfo>>, now: Instant) -> Result<(), AdminError> {
-        let regions = relays.iter().flatten().map(|relay| relay.region);
-        let different: std::collections::BTreeSet<u16> = regions.collect();
+        let places = relays.iter().flatten().map(|relay| (relay.region, relay.addr));
+        let different: std::collections::BTreeSet<_> = places.collect();
         let count = relays.as_ref().map_or(0, Vec::len);
         if count > MAX_RELAYS || different.len() < count {
-            return Err(AdminError::Bad(format!("at most {MAX_RELAYS} relays, each of a region of its own")));
+            return Err(AdminError::Bad(format!(
+                "at most {MAX_RELAYS} relays, those of one region at addresses of their own"
+            )));
         }
         self.relays = relays;
         self.unstored.settings();

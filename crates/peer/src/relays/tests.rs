@@ -16,6 +16,8 @@ struct Bench {
     server: RelayServer,
     /// Whether it can be connected to.
     is_up: bool,
+    /// The only address that answers, if not all do.
+    only: Option<IpAddr>,
     /// Since the start, when each connection was tried.
     tried: Vec<Duration>,
     start: Instant,
@@ -48,6 +50,7 @@ impl Bench {
             relays: Relays::new([6; 32], None, None, clock),
             server: RelayServer::new(ServerConfig::default(), key, ChaCha12Rng::seed_from_u64(2), now),
             is_up: true,
+            only: None,
             tried: Vec::new(),
             start: now,
         };
@@ -92,7 +95,7 @@ impl Bench {
             match transmit {
                 Transmit::Connect { conn, to } => {
                     self.tried.push(self.now - self.start);
-                    if !self.is_up {
+                    if !self.is_up || self.only.is_some_and(|only| only != to.ip()) {
                         self.with(|relays, env| relays.closed(conn, env));
                         continue;
                     }
@@ -203,6 +206,35 @@ fn a_home_whose_tcp_fails_is_left_though_it_is_the_nearest_by_stun() {
     bench.wait(bench.policy.relay_avoid);
     assert!(bench.choose(&[10, 40]), "it is given another chance");
     assert_eq!(bench.relays.home(), Some(1));
+}
+
+#[test]
+fn the_relays_of_a_region_are_tried_in_turn_and_one_of_them_is_enough() {
+    let mut bench = Bench::new(1);
+    let nodes: Vec<RelayInfo> =
+        [1, 11].map(|n| RelayInfo { addr: [192, 0, 2, n].into(), ..info(REGION) }).into();
+    bench.with(|relays, env| relays.set_map(&nodes, env));
+    bench.only = Some(nodes[1].addr);
+    bench.choose(&[10]);
+    assert_eq!((bench.relays.is_up(REGION), bench.tried.len()), (true, 2), "without a wait");
+    let incoming: Vec<Incoming> = std::iter::from_fn(|| bench.relays.poll_incoming()).collect();
+    assert!(!incoming.iter().any(|incoming| matches!(incoming, Incoming::HomeFailed)), "{incoming:?}");
+}
+
+#[test]
+fn a_region_of_which_no_relay_answers_is_waited_for_ever_longer() {
+    let mut bench = Bench::new(1);
+    let nodes: Vec<RelayInfo> =
+        [1, 11].map(|n| RelayInfo { addr: [192, 0, 2, n].into(), ..info(REGION) }).into();
+    bench.with(|relays, env| relays.set_map(&nodes, env));
+    bench.is_up = false;
+    bench.choose(&[10]);
+    bench.wait(300 * SEC);
+    // Rounds of two attempts; from the seventh on they are half of `retry_max` apart or more.
+    let rounds = 8 + (300 * SEC).as_secs() / (bench.policy.retry_max / 2).as_secs();
+    assert!(bench.tried.len() as u64 <= 2 * rounds, "{:?}", bench.tried);
+    let failed = std::iter::from_fn(|| bench.relays.poll_incoming());
+    assert!(failed.into_iter().any(|incoming| matches!(incoming, Incoming::HomeFailed)));
 }
 
 /// The relays without UDP, their TCP round trips in ms as given.

@@ -127,6 +127,9 @@ pub(in crate::scenario) struct Restart {
     pub(in crate::scenario) host: Option<Val<String>>,
     /// For how long. Default: 2s.
     pub(in crate::scenario) off: Option<Val<Duration>>,
+    /// Whether the relay is asked to end in place of being killed: it announces that, serves on for a moment, closes its
+    /// connections and is then off. Default: false.
+    pub(in crate::scenario) drain: Option<Val<bool>>,
     /// Whether the coordination server still has its records, or the peer its identity, afterwards. Default: kept.
     pub(in crate::scenario) state: Option<Val<Word<State>>>,
 }

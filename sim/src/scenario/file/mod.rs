@@ -168,6 +168,9 @@ pub(super) struct Server {
     pub(super) address6: Option<Val<IpAddr>>,
     /// Whether a relay or the coordination server speaks TLS on port 443; if not, plain HTTP as on port 80. Default: true.
     pub(super) tls: Option<Val<bool>>,
+    /// A word. Relays with the same word are one region of the map that peers get: they keep links to each other and pass on what
+    /// is for each other's clients, so that a peer needs to reach only one of them. Default: none, a region of its own.
+    pub(super) mesh: Option<Val<String>>,
 }
 
 /// A flow through the tunnel. With the base names of hosts with `count`, one flow per pair: each to the next and the
