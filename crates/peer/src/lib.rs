@@ -92,3 +92,4 @@ pub use io::{ConnId, Event, Input, ServerState, Transmit, Via};
 pub use peer::Peer;
 pub use peer::status::{PeerStatus, Status};
 pub use policy::{MAX_CANDIDATES, MAX_LOCAL, MAX_REFLEXIVE, PROBES_PER_CANDIDATE, Policy};
+pub use proxy::Credentials;

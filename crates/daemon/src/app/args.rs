@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::key::decode_hex;
+use ::peer::Credentials;
 use clap::Args;
 use program::userspace::socks::Target;
 use serde::Deserialize;
@@ -24,7 +25,8 @@ pub struct CoordArgs {
     /// Where peers connect, the first by TLS; 0.0.0.0:443 and 0.0.0.0:80 if not given.
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Vec<SocketAddr>,
-    /// A relay of the network, as NAME=KEY@ADDRESS:PORT/STUNPORT. Regions are numbered in this order, from 1.
+    /// A relay of the network, as NAME=KEY@ADDRESS:PORT/STUNPORT. Regions are numbered in this order, from 1. KEY+HOST for a
+    /// relay whose certificate for that host name is vouched for by an authority.
     #[arg(long, value_name = "RELAY")]
     pub relay: Vec<RelaySpec>,
     /// Let nobody in without a pre-authentication key or the approval of an administrator.
@@ -39,6 +41,12 @@ pub struct CoordArgs {
     /// Speak plain HTTP on the first address, too, where otherwise TLS is spoken.
     #[arg(long)]
     pub no_tls: bool,
+    /// A certificate of one's own and those above it, in PEM; with --certificate-key. Otherwise one is made, known by its pin.
+    #[arg(long, value_name = "FILE", requires = "certificate_key")]
+    pub certificate: Option<PathBuf>,
+    /// The private key of --certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub certificate_key: Option<PathBuf>,
     /// Print what others must know, KEY or with TLS KEY+PIN, and end.
     #[arg(long)]
     #[serde(skip)]
@@ -78,6 +86,12 @@ pub struct RelayArgs {
     /// Speak plain HTTP on the first address, too, where otherwise TLS is spoken.
     #[arg(long)]
     pub no_tls: bool,
+    /// A certificate of one's own and those above it, in PEM; with --certificate-key. Otherwise one is made, known by its pin.
+    #[arg(long, value_name = "FILE", requires = "certificate_key")]
+    pub certificate: Option<PathBuf>,
+    /// The private key of --certificate, in PEM.
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub certificate_key: Option<PathBuf>,
     /// Print what others must know, KEY or with TLS KEY+PIN, and end.
     #[arg(long)]
     #[serde(skip)]
@@ -134,6 +148,12 @@ pub struct PeerArgs {
     /// Let peers connect to this port of this machine, as PORT or PORT=ADDRESS:PORT. Implies --userspace.
     #[arg(long, value_name = "PORT")]
     pub expose: Vec<Expose>,
+    /// Go through this HTTP proxy (CONNECT) with everything but UDP, as [USER:PASSWORD@]HOST:PORT.
+    #[arg(long, value_name = "PROXY")]
+    pub proxy: Option<ProxySpec>,
+    /// Certificates of the authorities, in PEM, that vouch for servers which are given without a pin.
+    #[arg(long, value_name = "FILE")]
+    pub authorities: Option<PathBuf>,
     /// Do not ask the router to open a port.
     #[arg(long)]
     pub no_port_mapping: bool,
@@ -201,21 +221,36 @@ impl FromStr for PublicKey {
     }
 }
 
-/// By what a server is known, as its `--print-key` prints it: `KEY`, or with TLS `KEY+PIN`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// By what a server is known, as its `--print-key` prints it: `KEY`, or with TLS `KEY+PIN`; or `KEY+HOST`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerKey {
     /// Its public key.
     pub key: [u8; 32],
-    /// SHA-256 of the public key of its certificate (RFC 7469 §2.4), if it speaks TLS.
-    pub pin: Option<[u8; 32]>,
+    /// How its certificate is known, if it speaks TLS.
+    pub certificate: Option<Certificate>,
+}
+
+/// How a certificate is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Certificate {
+    /// SHA-256 of its public key (RFC 7469 §2.4).
+    Pin([u8; 32]),
+    /// An authority vouches for it and this host name.
+    Host(String),
 }
 
 impl FromStr for ServerKey {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ServerKey, String> {
-        let (key, pin) = text.split_once('+').map_or((text, None), |(key, pin)| (key, Some(pin)));
-        Ok(ServerKey { key: decode_hex(key)?, pin: pin.map(decode_hex).transpose()? })
+        let (key, certificate) = text.split_once('+').map_or((text, None), |(key, rest)| (key, Some(rest)));
+        let certificate = match certificate {
+            None => None,
+            // No host name is without a dot, or anything but hexadecimal digits.
+            Some(text) if text.contains('.') => Some(Certificate::Host(text.to_owned())),
+            Some(text) => Some(Certificate::Pin(decode_hex(text)?)),
+        };
+        Ok(ServerKey { key: decode_hex(key)?, certificate })
     }
 }
 
@@ -335,6 +370,34 @@ fn local(text: &str) -> Option<SocketAddr> {
     text.parse().ok().or_else(port)
 }
 
+/// An HTTP proxy: `[USER:PASSWORD@]HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ProxySpec {
+    /// Its host, by name or address, and port.
+    pub at: String,
+    /// What it wants to be shown, if anything.
+    pub credentials: Option<Credentials>,
+}
+
+impl FromStr for ProxySpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ProxySpec, String> {
+        const FORM: &str = "want [USER:PASSWORD@]HOST:PORT";
+        let text = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let (user, at) = text.rsplit_once('@').map_or((None, text), |(user, at)| (Some(user), at));
+        if at.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
+            return Err(format!("{at} is no HOST:PORT ({FORM})"));
+        }
+        let credentials = user.map(|user| {
+            let (user, password) = user.split_once(':').ok_or(FORM)?;
+            Credentials::new(user, password).map_err(|error| error.to_string())
+        });
+        Ok(ProxySpec { at: at.to_owned(), credentials: credentials.transpose()? })
+    }
+}
+
 macro_rules! from_string {
     ($($name:ident),*) => {$(
         impl TryFrom<String> for $name {
@@ -346,7 +409,7 @@ macro_rules! from_string {
         }
     )*};
 }
-from_string!(PublicKey, RelaySpec, CoordinatorSpec, ForwardSpec, Expose);
+from_string!(PublicKey, RelaySpec, CoordinatorSpec, ForwardSpec, Expose, ProxySpec);
 
 /// What a flag says, or else the file.
 trait Or {
@@ -385,9 +448,9 @@ macro_rules! with_file {
         }
     };
 }
-with_file!(CoordArgs: listen, relay, closed, admin, no_tls, state, metrics, log; print_key, config);
-with_file!(RelayArgs: name, listen, stun, no_tls, state, metrics, log; print_key, config);
-with_file!(PeerArgs: name, coord, auth_key, port, address, tun, userspace, socks5, forward, expose, no_port_mapping, state, metrics, log; config);
+with_file!(CoordArgs: listen, relay, closed, admin, no_tls, certificate, certificate_key, state, metrics, log; print_key, config);
+with_file!(RelayArgs: name, listen, stun, no_tls, certificate, certificate_key, state, metrics, log; print_key, config);
+with_file!(PeerArgs: name, coord, auth_key, port, address, tun, userspace, socks5, forward, expose, proxy, authorities, no_port_mapping, state, metrics, log; config);
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     let text =
@@ -416,7 +479,7 @@ mod tests {
         assert_eq!(
             args.coord,
             [CoordinatorSpec {
-                known: ServerKey { key: [15; 32], pin: None },
+                known: ServerKey { key: [15; 32], certificate: None },
                 at: "coord.example.org:443".into()
             }]
         );
@@ -433,10 +496,27 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_is_told_in_one_word_and_what_is_wrong_with_it_is_said() {
+        let proxy: ProxySpec = "http://takkie:geheim@proxy.example.org:3128/".parse().unwrap();
+        assert_eq!(proxy.at, "proxy.example.org:3128");
+        assert_eq!(proxy.credentials, Some(Credentials::new("takkie", "geheim").unwrap()));
+        assert_eq!("[::1]:3128".parse::<ProxySpec>().unwrap().credentials, None);
+        for (text, what) in
+            [("proxy", "HOST:PORT"), (":1", "HOST:PORT"), ("me@proxy:1", "PASSWORD"), ("p:99999", "p:99999")]
+        {
+            let error = text.parse::<ProxySpec>().unwrap_err();
+            assert!(error.contains(what), "{text}: {error}");
+        }
+    }
+
+    #[test]
     fn a_relay_is_told_in_one_word_and_what_is_wrong_with_it_is_said() {
         let key = "ab".repeat(32);
         let relay: RelaySpec = format!("nl={key}+{key}@[2001:db8::9]:8443/8478").parse().unwrap();
-        assert_eq!((relay.at.port(), relay.stun, relay.known.pin), (8443, 8478, Some([0xab; 32])));
+        assert_eq!((relay.at.port(), relay.stun), (8443, 8478));
+        assert_eq!(relay.known.certificate, Some(Certificate::Pin([0xab; 32])));
+        let relay: RelaySpec = format!("nl={key}+relay.example.org@192.0.2.1:443").parse().unwrap();
+        assert_eq!(relay.known.certificate, Some(Certificate::Host("relay.example.org".into())));
         for (text, what) in [("nl", "NAME=KEY@"), ("nl=12@1.2.3.4:1", "64"), ("nl=KEY", "NAME=KEY@")] {
             let error = text.parse::<RelaySpec>().unwrap_err();
             assert!(error.contains(what), "{text}: {error}");

@@ -1,7 +1,7 @@
 //! `punchbag coord`.
 
 use super::stored::StoredCoordinator;
-use super::{CoordArgs, Failure, RelaySpec, host, metrics};
+use super::{Certificate, CoordArgs, Failure, RelaySpec, host, metrics};
 use crate::{Handle, Options, TokioNet};
 use coord::server::{Admission, Server, ServerConfig};
 use coord::{RelayInfo, RelayTls};
@@ -19,7 +19,8 @@ pub(super) fn main(args: CoordArgs, json_logs: bool) -> Result<u8, Failure> {
     let key = host::key(&state, "coord.key", &mut rng)?.0;
     let public = coord::public_key(&key);
     let tls = if args.no_tls { Vec::new() } else { vec![TLS_PORT] };
-    let (security, pin) = host::security(&state, &mut rng, tls)?;
+    let given = (args.certificate.as_deref(), args.certificate_key.as_deref());
+    let (security, pin) = host::security(&state, &mut rng, tls, given)?;
     let pin = (!args.no_tls).then_some(pin);
     if args.print_key {
         return host::print_key(&public, pin);
@@ -56,18 +57,19 @@ pub(super) fn main(args: CoordArgs, json_logs: bool) -> Result<u8, Failure> {
 }
 
 fn info(region: u16, relay: &RelaySpec) -> RelayInfo {
+    let ports = vec![relay.at.port()];
+    let tls = relay.known.certificate.clone().map(|certificate| match certificate {
+        Certificate::Pin(pin) => RelayTls { ports: ports.clone(), pin: Some(pin), name: String::new() },
+        Certificate::Host(name) => RelayTls { ports: ports.clone(), pin: None, name },
+    });
     RelayInfo {
         region,
         name: relay.name.clone(),
         key: relay.known.key,
         addr: relay.at.ip(),
         addr6: None,
-        derp_ports: vec![relay.at.port()],
-        tls: relay.known.pin.map(|pin| RelayTls {
-            ports: vec![relay.at.port()],
-            pin: Some(pin),
-            name: String::new(),
-        }),
+        derp_ports: ports,
+        tls,
         stun: vec![SocketAddr::new(relay.at.ip(), relay.stun)],
     }
 }

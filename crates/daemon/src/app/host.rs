@@ -76,20 +76,32 @@ pub(super) fn print_key(key: &[u8; 32], pin: Option<Pin>) -> Result<u8, Failure>
     print(&format!("{}{pin}", encode_hex(key))).map(|()| 0)
 }
 
-/// How a server speaks TLS on these ports: with a certificate of its own, which is made anew at each start for the key that is
-/// kept in the state directory. Others know that key.
+/// How a server speaks TLS on these ports: with the certificate and key that it was given as files, else with one of its own,
+/// which is made anew at each start for the key that is kept in the state directory. Others know that key.
 pub(super) fn security(
     state: &Path,
     rng: &mut ChaCha12Rng,
     ports: Vec<u16>,
+    given: (Option<&Path>, Option<&Path>),
 ) -> Result<(Security, Pin), Failure> {
-    let seed = key(state, "tls.key", rng)?.0;
     let now = unix_time();
-    let (from, until) = (now.saturating_sub(CLOCK_SKEW), now + CERTIFICATE_LIFETIME);
-    let identity = tls::Identity::self_signed(seed, &["punchbag"], from, until)?;
+    let identity = match given {
+        (Some(certificate), Some(key)) => tls::Identity::from_pem(&file(certificate)?, &file(key)?)?,
+        (None, None) => {
+            let seed = key(state, "tls.key", rng)?.0;
+            let (from, until) = (now.saturating_sub(CLOCK_SKEW), now + CERTIFICATE_LIFETIME);
+            tls::Identity::self_signed(seed, &["punchbag"], from, until)?
+        }
+        _ => return Err("certificate and certificate-key go together".into()),
+    };
     let config = tls::ServerConfig::new(&identity)?;
     let clock = tls::Clock::new(now, Instant::now());
     Ok((Security { ports, config, clock, rng: ChaCha12Rng::from_rng(rng) }, identity.pin()))
+}
+
+/// What stands in a file.
+pub(super) fn file(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()).into())
 }
 
 /// Logs go to standard error.

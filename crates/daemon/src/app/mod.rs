@@ -14,8 +14,8 @@ mod stored;
 mod tun;
 
 pub use args::{
-    CoordArgs, CoordinatorSpec, Expose, ForwardSpec, PeerArgs, PingArgs, PublicKey, RelayArgs, RelaySpec,
-    ServerKey, StatusArgs,
+    Certificate, CoordArgs, CoordinatorSpec, Expose, ForwardSpec, PeerArgs, PingArgs, ProxySpec, PublicKey,
+    RelayArgs, RelaySpec, ServerKey, StatusArgs,
 };
 pub use key::{KeyError, PrivateKey, parse_key};
 

@@ -2,7 +2,7 @@
 
 use super::ping::WithPing;
 use super::tun::{self, Tun};
-use super::{Failure, PeerArgs, control, host, metrics};
+use super::{Certificate, Failure, PeerArgs, control, host, metrics};
 use crate::{Handle, Net as _, Options, TokioNet};
 use ::peer::{Config, Keys, Peer, Policy, ServerTls};
 use program::userspace::{Forward, Userspace, UserspaceConfig};
@@ -61,7 +61,12 @@ async fn run(args: PeerArgs, state: &Path, keys: Keys, mut rng: ChaCha12Rng) -> 
     let port = bind(&args, &mut net)?;
     let loopback = net.addresses().iter().all(IpAddr::is_loopback);
 
-    let (addresses, coordinator_tls) = resolve(&args).await?;
+    let authorities = args.authorities.as_deref().map(|path| -> Result<_, Failure> {
+        tls::ClientConfig::with_authorities(&host::file(path)?)
+            .map_err(|error| format!("{}: {error}", path.display()).into())
+    });
+    let authorities = authorities.transpose()?;
+    let (addresses, coordinator_tls) = resolve(&args, authorities.as_ref()).await?;
     // The one place where the peer's configuration comes together.
     let config = Config {
         name: name.clone(),
@@ -71,11 +76,11 @@ async fn run(args: PeerArgs, state: &Path, keys: Keys, mut rng: ChaCha12Rng) -> 
         coordinator_host: args.coord.first().map(|server| server.at.clone()).unwrap_or_default(),
         auth_key: args.auth_key.clone(),
         coordinator_tls,
-        authorities: None,
+        authorities,
         map: last_map(state),
         epoch: host::unix_time(),
         policy: Policy { loopback, ..Policy::default() },
-        proxy: None,
+        proxy: proxy(&args).await?,
     };
     let now = Instant::now();
     let peer = Peer::new(config, ChaCha12Rng::from_rng(&mut rng), now);
@@ -196,17 +201,39 @@ async fn keep_map(path: PathBuf, peer: Running) {
     }
 }
 
+/// The proxy that everything but UDP goes through.
+async fn proxy(args: &PeerArgs) -> Result<Option<::peer::Proxy>, Failure> {
+    let Some(proxy) = &args.proxy else { return Ok(None) };
+    let found = tokio::net::lookup_host(&proxy.at).await;
+    let address = found.map_err(|error| format!("proxy {}: {error}", proxy.at))?.next();
+    let address = address.ok_or_else(|| format!("proxy {}: no address", proxy.at))?;
+    Ok(Some(::peer::Proxy { address, credentials: proxy.credentials.clone() }))
+}
+
 /// Where the coordination server is, and which of its ports speak TLS.
-async fn resolve(args: &PeerArgs) -> Result<(Vec<SocketAddr>, Option<ServerTls>), Failure> {
+async fn resolve(
+    args: &PeerArgs,
+    authorities: Option<&tls::ClientConfig>,
+) -> Result<(Vec<SocketAddr>, Option<ServerTls>), Failure> {
     let (mut addresses, mut tls) = (Vec::new(), None);
     for server in &args.coord {
+        let trusted = match &server.known.certificate {
+            None => None,
+            Some(Certificate::Pin(pin)) => {
+                Some((tls::ClientConfig::pinned(tls::Pin(*pin)), server.host().to_owned()))
+            }
+            Some(Certificate::Host(name)) => {
+                let authorities =
+                    authorities.ok_or("a server known by its host name needs --authorities FILE")?;
+                Some((authorities.clone(), name.clone()))
+            }
+        };
         let found = tokio::net::lookup_host(&server.at).await;
         let found = found.map_err(|error| format!("coordination server {}: {error}", server.at))?;
         for at in found {
-            if let Some(pin) = server.known.pin {
-                let trust = tls::ClientConfig::pinned(tls::Pin(pin));
-                let tls =
-                    tls.get_or_insert(ServerTls { ports: Vec::new(), name: server.host().to_owned(), trust });
+            if let Some((trust, name)) = &trusted {
+                let fresh = || ServerTls { ports: Vec::new(), name: name.clone(), trust: trust.clone() };
+                let tls: &mut ServerTls = tls.get_or_insert_with(fresh);
                 tls.ports.push(at.port());
             }
             addresses.push(at);

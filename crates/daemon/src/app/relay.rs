@@ -15,7 +15,8 @@ pub(super) fn main(args: RelayArgs, json_logs: bool) -> Result<u8, Failure> {
     let state = host::state(args.state.clone(), "relay")?;
     let key = derp::PrivateKey::from_bytes(host::key(&state, "relay.key", &mut rng)?.0);
     let tls = if args.no_tls { Vec::new() } else { vec![TLS_PORT] };
-    let (security, pin) = host::security(&state, &mut rng, tls)?;
+    let given = (args.certificate.as_deref(), args.certificate_key.as_deref());
+    let (security, pin) = host::security(&state, &mut rng, tls, given)?;
     let pin = (!args.no_tls).then_some(pin);
     if args.print_key {
         return host::print_key(&key.public().0, pin);
