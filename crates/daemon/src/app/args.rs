@@ -77,6 +77,19 @@ pub struct RelayArgs {
     /// Where peers connect, the first by TLS; 0.0.0.0:443 and 0.0.0.0:80 if not given.
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Vec<SocketAddr>,
+    /// Serve only the machines of the network of this coordination server, as KEY@HOST:PORT; it must know this relay. Without, the
+    /// relay serves everybody.
+    #[arg(long, value_name = "SERVER")]
+    pub coord: Vec<CoordinatorSpec>,
+    /// Another relay of the same region, as NAME=KEY@ADDRESS:PORT: packets for its clients are handed over. With --mesh-secret.
+    #[arg(long, value_name = "RELAY", requires = "mesh_secret")]
+    pub mesh: Vec<RelaySpec>,
+    /// A file with the secret that all relays of the region share: any text, such as 64 random hexadecimal digits.
+    #[arg(long, value_name = "FILE")]
+    pub mesh_secret: Option<PathBuf>,
+    /// Certificates of the authorities, in PEM, that vouch for servers which are given without a pin.
+    #[arg(long, value_name = "FILE")]
+    pub authorities: Option<PathBuf>,
     /// Where STUN is answered; 0.0.0.0:3478 if not given.
     #[arg(long, value_name = "ADDRESS")]
     pub stun: Option<SocketAddr>,
@@ -449,7 +462,7 @@ macro_rules! with_file {
     };
 }
 with_file!(CoordArgs: listen, relay, closed, admin, no_tls, certificate, certificate_key, state, metrics, log; print_key, config);
-with_file!(RelayArgs: name, listen, stun, no_tls, certificate, certificate_key, state, metrics, log; print_key, config);
+with_file!(RelayArgs: name, listen, coord, mesh, mesh_secret, authorities, stun, no_tls, certificate, certificate_key, state, metrics, log; print_key, config);
 with_file!(PeerArgs: name, coord, auth_key, port, address, tun, userspace, socks5, forward, expose, proxy, authorities, no_port_mapping, state, metrics, log; config);
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {

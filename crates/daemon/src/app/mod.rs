@@ -3,6 +3,7 @@
 mod args;
 mod control;
 mod coord;
+mod elsewhere;
 mod host;
 mod key;
 mod metrics;

@@ -2,9 +2,9 @@
 
 use super::ping::WithPing;
 use super::tun::{self, Tun};
-use super::{Certificate, Failure, PeerArgs, control, host, metrics};
+use super::{Failure, PeerArgs, control, elsewhere, host, metrics};
 use crate::{Handle, Net as _, Options, TokioNet};
-use ::peer::{Config, Keys, Peer, Policy, ServerTls};
+use ::peer::{Config, Keys, Peer, Policy};
 use program::userspace::{Forward, Userspace, UserspaceConfig};
 use program::{PEER_PORT, PeerProgram, Users};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -61,18 +61,14 @@ async fn run(args: PeerArgs, state: &Path, keys: Keys, mut rng: ChaCha12Rng) -> 
     let port = bind(&args, &mut net)?;
     let loopback = net.addresses().iter().all(IpAddr::is_loopback);
 
-    let authorities = args.authorities.as_deref().map(|path| -> Result<_, Failure> {
-        tls::ClientConfig::with_authorities(&host::file(path)?)
-            .map_err(|error| format!("{}: {error}", path.display()).into())
-    });
-    let authorities = authorities.transpose()?;
-    let (addresses, coordinator_tls) = resolve(&args, authorities.as_ref()).await?;
+    let authorities = elsewhere::authorities(args.authorities.as_deref())?;
+    let (addresses, coordinator_tls) = elsewhere::resolve(&args.coord, authorities.as_ref()).await?;
     // The one place where the peer's configuration comes together.
     let config = Config {
         name: name.clone(),
         keys,
         coordinator: addresses,
-        coordinator_key: coordinator_key(&args)?,
+        coordinator_key: elsewhere::key(&args.coord)?,
         coordinator_host: args.coord.first().map(|server| server.at.clone()).unwrap_or_default(),
         auth_key: args.auth_key.clone(),
         coordinator_tls,
@@ -208,48 +204,6 @@ async fn proxy(args: &PeerArgs) -> Result<Option<::peer::Proxy>, Failure> {
     let address = found.map_err(|error| format!("proxy {}: {error}", proxy.at))?.next();
     let address = address.ok_or_else(|| format!("proxy {}: no address", proxy.at))?;
     Ok(Some(::peer::Proxy { address, credentials: proxy.credentials.clone() }))
-}
-
-/// Where the coordination server is, and which of its ports speak TLS.
-async fn resolve(
-    args: &PeerArgs,
-    authorities: Option<&tls::ClientConfig>,
-) -> Result<(Vec<SocketAddr>, Option<ServerTls>), Failure> {
-    let (mut addresses, mut tls) = (Vec::new(), None);
-    for server in &args.coord {
-        let trusted = match &server.known.certificate {
-            None => None,
-            Some(Certificate::Pin(pin)) => {
-                Some((tls::ClientConfig::pinned(tls::Pin(*pin)), server.host().to_owned()))
-            }
-            Some(Certificate::Host(name)) => {
-                let authorities =
-                    authorities.ok_or("a server known by its host name needs --authorities FILE")?;
-                Some((authorities.clone(), name.clone()))
-            }
-        };
-        let found = tokio::net::lookup_host(&server.at).await;
-        let found = found.map_err(|error| format!("coordination server {}: {error}", server.at))?;
-        for at in found {
-            if let Some((trust, name)) = &trusted {
-                let fresh = || ServerTls { ports: Vec::new(), name: name.clone(), trust: trust.clone() };
-                let tls: &mut ServerTls = tls.get_or_insert_with(fresh);
-                tls.ports.push(at.port());
-            }
-            addresses.push(at);
-        }
-    }
-    Ok((addresses, tls))
-}
-
-fn coordinator_key(args: &PeerArgs) -> Result<[u8; 32], Failure> {
-    let Some(first) = args.coord.first() else {
-        return Err("say where the coordination server is: --coord KEY@HOST:PORT (KEY is what `punchbag coord --print-key` prints)".into());
-    };
-    if args.coord.iter().any(|server| server.known.key != first.known.key) {
-        return Err("all addresses given by --coord are those of one server, with one key".into());
-    }
-    Ok(first.known.key)
 }
 
 /// What the machine calls itself.

@@ -1,11 +1,16 @@
 //! `punchbag relay`.
 
-use super::{Failure, RelayArgs, host, metrics};
+use super::{Failure, RelayArgs, elsewhere, host, metrics};
 use crate::{Handle, Options, TokioNet};
+use coord::relay::RelayConfig;
+use derp::MeshKey;
 use derp::server::{Server, ServerConfig};
 use program::{RELAY_PORTS, RelayProgram, STUN_PORT, Secured, TLS_PORT};
 use prometheus_client::registry::Registry;
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::SeedableRng;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::Instant;
 use tokio::task::JoinSet;
 
@@ -13,7 +18,8 @@ pub(super) fn main(args: RelayArgs, json_logs: bool) -> Result<u8, Failure> {
     let args = args.with_file()?;
     let mut rng = host::rng()?;
     let state = host::state(args.state.clone(), "relay")?;
-    let key = derp::PrivateKey::from_bytes(host::key(&state, "relay.key", &mut rng)?.0);
+    let private_key = host::key(&state, "relay.key", &mut rng)?.0;
+    let key = derp::PrivateKey::from_bytes(private_key);
     let tls = if args.no_tls { Vec::new() } else { vec![TLS_PORT] };
     let given = (args.certificate.as_deref(), args.certificate_key.as_deref());
     let (security, pin) = host::security(&state, &mut rng, tls, given)?;
@@ -22,7 +28,7 @@ pub(super) fn main(args: RelayArgs, json_logs: bool) -> Result<u8, Failure> {
         return host::print_key(&key.public().0, pin);
     }
     host::start_logs(args.log.as_deref(), json_logs)?;
-    host::block_on(async {
+    host::block_on(async move {
         let mut net = TokioNet::new();
         let ports = host::listen(&mut net, &args.listen, &RELAY_PORTS, RELAY_PORTS[0])?;
         let stun = args.stun.unwrap_or((Ipv4Addr::UNSPECIFIED, STUN_PORT).into());
@@ -33,8 +39,25 @@ pub(super) fn main(args: RelayArgs, json_logs: bool) -> Result<u8, Failure> {
 
         let name = args.name.unwrap_or_else(|| "relay".into());
         // The one place where the relay's configuration comes together.
-        let server = Server::new(ServerConfig::default(), key, rng, Instant::now());
-        let program = RelayProgram::new(name.as_str().into(), server).with_ports(ports, STUN_PORT);
+        let now = Instant::now();
+        let authorities = elsewhere::authorities(args.authorities.as_deref())?;
+        let secret = args.mesh_secret.as_deref().map(secret).transpose()?;
+        let admission = !args.coord.is_empty();
+        let config = ServerConfig { admission, mesh_key: secret.clone(), ..ServerConfig::default() };
+        let server = Server::new(config, key.clone(), ChaCha12Rng::from_rng(&mut rng), now);
+        let mut program = RelayProgram::new(name.as_str().into(), server).with_ports(ports, STUN_PORT);
+        if let Some(first) = args.coord.first() {
+            let (addresses, tls) = elsewhere::resolve(&args.coord, authorities.as_ref()).await?;
+            let (server_key, host) = (elsewhere::key(&args.coord)?, first.at.clone());
+            let asks = RelayConfig { private_key, server_key, host };
+            let asks = coord::relay::Relay::new(asks, ChaCha12Rng::from_rng(&mut rng));
+            program = program.with_admission(asks, elsewhere::upstream(addresses, tls, &mut rng), now);
+        }
+        if let Some(secret) = &secret {
+            let others =
+                args.mesh.iter().map(|relay| elsewhere::sibling(relay, authorities.as_ref(), &mut rng));
+            program = program.with_mesh(&key, secret, others.collect::<Result<_, _>>()?, now);
+        }
         let program = Secured::new(program, security, Instant::now());
         let (handle, inbox) = Handle::new(64);
         let mut tasks = JoinSet::new();
@@ -46,6 +69,12 @@ pub(super) fn main(args: RelayArgs, json_logs: bool) -> Result<u8, Failure> {
         host::run(program, net, options).await
     })??;
     Ok(0)
+}
+
+/// The secret of the region.
+fn secret(path: &Path) -> Result<MeshKey, Failure> {
+    let text = String::from_utf8(host::file(path)?).map_err(|_| format!("{} is no text", path.display()))?;
+    MeshKey::new(text.trim()).ok_or_else(|| format!("{} is empty", path.display()).into())
 }
 
 async fn collect(handle: &Handle<Secured<RelayProgram>>) -> Option<Registry> {
