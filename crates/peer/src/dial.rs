@@ -201,6 +201,11 @@ impl Dial {
         self.failures
     }
 
+    /// Addresses that failed one after the other, until all have.
+    pub(crate) fn failed(&self) -> usize {
+        self.failed
+    }
+
     /// It takes another's place, which had failed that often.
     pub(crate) fn fail(&mut self, failures: u32) {
         self.failures = failures;

@@ -56,6 +56,17 @@ struct Relay {
     /// It restarts; when to connect to it anew.
     restart_at: Option<Instant>,
     avoid_until: Option<Instant>,
+    /// The region's relay before this one, which restarts and serves on for a moment.
+    old: Option<Old>,
+}
+
+/// A connection that its relay will close soon, while that to the next comes about: what arrives on it counts, and what is
+/// sent takes it until the next is usable.
+struct Old {
+    dial: Dial,
+    client: Client,
+    /// When it is given up.
+    until: Instant,
 }
 
 impl std::fmt::Debug for Relay {
@@ -133,7 +144,7 @@ impl Relays {
     }
 
     pub(crate) fn is_up(&self, region: u16) -> bool {
-        self.relays.get(&region).is_some_and(|relay| relay.dial.is_up())
+        self.relays.get(&region).is_some_and(Relay::is_usable)
     }
 
     pub(crate) fn knows(&self, region: u16) -> bool {
@@ -166,7 +177,7 @@ impl Relays {
                 Some(relay) if same(&relay) => Relay { order, ..relay },
                 stale => {
                     if let Some(mut relay) = stale {
-                        relay.dial.stop("the relay changed", env);
+                        relay.stop("the relay changed", env);
                         self.incoming.push_back(Incoming::Down);
                     }
                     self.relay(nodes, order, env)
@@ -175,7 +186,7 @@ impl Relays {
             self.relays.insert(region, relay);
         }
         for relay in old.values_mut() {
-            relay.dial.stop("no longer in the map", env);
+            relay.stop("no longer in the map", env);
             self.incoming.push_back(Incoming::Down);
         }
         if let Some(home) = self.home {
@@ -242,7 +253,60 @@ impl Relays {
             tcp_rtt: None,
             restart_at: None,
             avoid_until: None,
+            old: None,
         }
+    }
+
+    /// A relay announces its restart: the region's next one is connected to while this one still serves. `false` if there is no
+    /// other.
+    fn move_on(&mut self, region: u16, env: &mut Env<'_>) -> bool {
+        let Some(relay) = self.relays.get(&region).filter(|relay| relay.nodes.len() > 1) else {
+            return false;
+        };
+        let node = (relay.node + 1) % relay.nodes.len();
+        let (name, dial, client) = self.endpoint(&relay.nodes[node], env);
+        let Some(relay) = self.relays.get_mut(&region) else { return false };
+        relay.leave_old("restarts", env);
+        let until = env.now + env.policy.restart_max;
+        relay.old = Some(Old {
+            dial: std::mem::replace(&mut relay.dial, dial),
+            client: std::mem::replace(&mut relay.client, client),
+            until,
+        });
+        (relay.node, relay.name, relay.tried) = (node, name, 1);
+        (relay.streaming, relay.restart_at) = (false, None);
+        relay.dial.start(env);
+        true
+    }
+
+    fn old_by_conn(&mut self, conn: ConnId) -> Option<(u16, &mut Relay)> {
+        let uses = |relay: &Relay| relay.old.as_ref().is_some_and(|old| old.dial.conn() == Some(conn));
+        let (&region, relay) = self.relays.iter_mut().find(|(_, relay)| uses(relay))?;
+        Some((region, relay))
+    }
+
+    /// Bytes on the connection to a relay that restarts; `false` if it is none.
+    fn old_stream(&mut self, conn: ConnId, data: &[u8], env: &mut Env<'_>) -> bool {
+        let Some((region, relay)) = self.old_by_conn(conn) else { return false };
+        let mut packets = Vec::new();
+        if let Some(Old { dial, client, .. }) = &mut relay.old {
+            relay.heard = env.now;
+            let sound = match dial.receive(data, env) {
+                Ok(received) => client.handle_stream(&received.data, env.now).is_ok(),
+                Err(_) => false,
+            };
+            while let Some(event) = client.poll_event() {
+                if let ClientEvent::Packet { src, data } = event {
+                    relay.used = env.now;
+                    packets.push(Incoming::Packet { region, src: src.0, data });
+                }
+            }
+            if !sound {
+                relay.leave_old("no DERP", env);
+            }
+        }
+        self.incoming.extend(packets);
+        true
     }
 
     /// Goes on with the next relay of a region, if there is one that was not tried since one last worked. `false` once all
@@ -363,6 +427,11 @@ impl Relays {
             relay.idle_check = now + env.policy.relay_idle;
             relay.dial.start(env);
         }
+        if let Some(old) = relay.old.as_mut().filter(|_| !relay.dial.is_up()) {
+            old.client.send(PublicKey(dst), data, class, now);
+            relay.flush(env);
+            return true;
+        }
         relay.client.send(PublicKey(dst), data, class, now);
         // The client's queue is short: what the stream takes goes at once.
         relay.flush(env);
@@ -386,6 +455,7 @@ impl Relays {
     pub(crate) fn restart(&mut self, reason: &str, env: &mut Env<'_>) {
         for relay in self.relays.values_mut() {
             relay.end_stream(env.now);
+            relay.leave_old(reason, env);
             relay.dial.restart(reason, env);
         }
         self.incoming.push_back(Incoming::Down);
@@ -407,10 +477,17 @@ impl Relays {
     pub(crate) fn writable(&mut self, conn: ConnId, space: usize, env: &mut Env<'_>) {
         if let Some((_, relay)) = self.by_conn(conn) {
             relay.dial.writable(space, env.out);
+        } else if let Some((_, relay)) = self.old_by_conn(conn)
+            && let Some(old) = &mut relay.old
+        {
+            old.dial.writable(space, env.out);
         }
     }
 
     pub(crate) fn stream(&mut self, conn: ConnId, data: &[u8], env: &mut Env<'_>) {
+        if self.old_stream(conn, data, env) {
+            return;
+        }
         let Some((region, relay)) = self.by_conn(conn) else { return };
         relay.heard = env.now;
         let received = match relay.dial.receive(data, env) {
@@ -433,6 +510,13 @@ impl Relays {
     pub(crate) fn closed(&mut self, conn: ConnId, env: &mut Env<'_>) {
         if let Some((region, _)) = self.by_conn(conn) {
             self.lost(region, "closed by the other side", false, env);
+        } else if let Some((_, relay)) = self.old_by_conn(conn)
+            && let Some(mut old) = relay.old.take()
+        {
+            old.dial.lost("closed by the other side", false, env);
+            if !relay.dial.is_up() {
+                self.incoming.push_back(Incoming::Down);
+            }
         }
     }
 
@@ -453,7 +537,10 @@ impl Relays {
         if unreachable && self.next_node(region, env) {
             return;
         }
+        // Who has another relay ready does not wait until all ports of this one have failed, some of which a firewall may drop.
+        let ready = self.standby.is_some_and(|standby| standby != region && self.is_up(standby));
         let Some(relay) = self.relays.get_mut(&region) else { return };
+        let unreachable = unreachable || (ready && relay.dial.failed() > 0);
         let is_spare = self.home != Some(region) && self.standby != Some(region);
         if self.home == Some(region) && unreachable {
             relay.avoid_until = Some(env.now + env.policy.relay_avoid);
@@ -466,6 +553,7 @@ impl Relays {
     fn drain(&mut self, region: u16, env: &mut Env<'_>) {
         let Some(relay) = self.relays.get_mut(&region) else { return };
         let mut dead = false;
+        let mut restarts = None;
         while let Some(event) = relay.client.poll_event() {
             match event {
                 ClientEvent::Ready { .. } => {
@@ -486,7 +574,7 @@ impl Relays {
                 ClientEvent::PeerGone { key, .. } => {
                     self.incoming.push_back(Incoming::Gone { region, key: key.0 });
                 }
-                ClientEvent::Restarting { reconnect_in, .. } => relay.restarts_in(reconnect_in, env),
+                ClientEvent::Restarting { reconnect_in, .. } => restarts = Some(reconnect_in),
                 ClientEvent::Health { text } if !text.is_empty() => {
                     env.out.warn(format!("relay {}: {text}", relay.name));
                 }
@@ -496,6 +584,11 @@ impl Relays {
         }
         if dead {
             self.lost(region, "no answer", true, env);
+        } else if let Some(reconnect_in) = restarts
+            && !self.move_on(region, env)
+            && let Some(relay) = self.relays.get_mut(&region)
+        {
+            relay.restarts_in(reconnect_in, env);
         }
     }
 
@@ -513,8 +606,10 @@ impl Relays {
                 let idle = (self.is_spare(region) && !relay.dial.is_idle())
                     .then_some((relay.idle_check, "relay idle"));
                 let restart = relay.restart_at.map(|at| (at, "relay restart"));
+                let old = relay.old.as_ref().map(|old| (old.until, "relay restarted"));
                 idle.into_iter()
                     .chain(restart)
+                    .chain(old)
                     .chain(relay.dial.poll_timeout())
                     .chain(relay.client.poll_timeout())
                     .min()
@@ -528,6 +623,9 @@ impl Relays {
             let spare = self.is_spare(region);
             let Some(relay) = self.relays.get_mut(&region) else { continue };
             relay.client.handle_timeout(env.now);
+            if relay.old.as_ref().is_some_and(|old| old.until <= env.now) {
+                relay.leave_old("restarts", env);
+            }
             if relay.restart_at.is_some_and(|at| at <= env.now) {
                 relay.restart_at = None;
                 // What was left of the old connection served until now.
@@ -538,11 +636,11 @@ impl Relays {
                 }
             }
             let Some(relay) = self.relays.get_mut(&region) else { continue };
-            let failures = relay.dial.failures();
+            let before = (relay.dial.failures(), relay.dial.failed());
             if relay.dial.handle_timeout(env) {
                 relay.end_stream(env.now);
             }
-            let failed = relay.dial.failures() > failures;
+            let failed = relay.dial.failures() > before.0 || relay.dial.failed() > before.1;
             if spare && !relay.dial.is_idle() && relay.idle_check <= env.now {
                 relay.idle_check = relay.used + env.policy.relay_idle;
                 if relay.idle_check <= env.now {
@@ -558,7 +656,21 @@ impl Relays {
 }
 
 impl Relay {
+    /// Whether packets get to the region now.
+    fn is_usable(&self) -> bool {
+        self.dial.is_up() || self.old.is_some()
+    }
+
+    fn leave_old(&mut self, reason: &str, env: &mut Env<'_>) {
+        if let Some(mut old) = self.old.take() {
+            old.dial.stop(reason, env);
+        }
+    }
+
     fn flush(&mut self, env: &mut Env<'_>) {
+        if let Some(Old { dial, client, .. }) = &mut self.old {
+            dial.write(|space| client.poll_transmit(space), env.out);
+        }
         if self.streaming {
             let client = &mut self.client;
             self.dial.write(|space| client.poll_transmit(space), env.out);
@@ -591,6 +703,7 @@ impl Relay {
 
     fn stop(&mut self, reason: &str, env: &mut Env<'_>) {
         self.end_stream(env.now);
+        self.leave_old(reason, env);
         self.dial.stop(reason, env);
     }
 }

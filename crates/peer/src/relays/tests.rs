@@ -237,6 +237,33 @@ fn a_region_of_which_no_relay_answers_is_waited_for_ever_longer() {
     assert!(failed.into_iter().any(|incoming| matches!(incoming, Incoming::HomeFailed)));
 }
 
+#[test]
+fn the_next_relay_of_a_region_is_connected_to_while_the_one_that_restarts_serves() {
+    let mut bench = Bench::new(1);
+    let nodes: Vec<RelayInfo> =
+        [1, 11].map(|n| RelayInfo { addr: [192, 0, 2, n].into(), ..info(REGION) }).into();
+    bench.with(|relays, env| relays.set_map(&nodes, env));
+    bench.only = Some(nodes[0].addr);
+    bench.choose(&[10]);
+    let now = bench.now;
+    bench.server.shutdown(2 * SEC, 30 * SEC, SEC, now);
+    bench.run();
+    assert_eq!((bench.relays.is_up(REGION), bench.tried.len()), (true, 2), "at once, and the old one serves");
+    bench.with(|relays, env| relays.send(REGION, [9; 32], Bytes::from_static(b"x"), Class::Data, env));
+    bench.run();
+    let dropped = |event| matches!(event, derp::ServerEvent::Dropped { bytes: 1, .. });
+    assert!(std::iter::from_fn(|| bench.server.poll_event()).any(dropped), "it came there");
+    bench.only = None;
+    bench.server = RelayServer::new(
+        ServerConfig::default(),
+        PrivateKey::from_bytes([5; 32]),
+        ChaCha12Rng::seed_from_u64(3),
+        now,
+    );
+    bench.wait(2 * SEC);
+    assert!(bench.relays.is_up(REGION) && bench.tried.len() > 2);
+}
+
 /// The relays without UDP, their TCP round trips in ms as given.
 fn without_udp(rtts: &[u64]) -> Bench {
     let mut bench = Bench::new(rtts.len() as u16);
