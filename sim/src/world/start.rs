@@ -103,7 +103,7 @@ impl World {
         Ok(())
     }
 
-    fn start_program(&mut self, node: u32, slot: u32, program: Box<dyn Program>) {
+    pub(super) fn start_program(&mut self, node: u32, slot: u32, program: Box<dyn Program>) {
         let Some(host) = self.sites[node as usize].body.host() else { return };
         let mut effects = std::mem::take(&mut self.effects);
         host.start(slot, program, &self.clock, &mut effects);
@@ -305,8 +305,14 @@ impl World {
         self.drain();
     }
 
+    /// The place of the first program that the scenario puts on a node, as an index and as the host's slot.
+    pub(super) fn starter_of(&self, node: u32) -> Option<(usize, u32)> {
+        let i = self.starters.iter().position(|starter| starter.node == node)?;
+        Some((i, self.starters[i].slot))
+    }
+
     /// The program of a place as it starts now.
-    fn make(&mut self, i: usize) -> Box<dyn Program> {
+    pub(super) fn make(&mut self, i: usize) -> Box<dyn Program> {
         let kept = self.starters[i].kept.take();
         let (now, epoch) = (self.clock.now(), self.epoch(i));
         self.starters[i].started = (epoch, self.clock.now_ns());
