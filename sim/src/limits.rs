@@ -218,8 +218,8 @@ pub const LIMITS: &[Limit] = &[
     limit(
         "one-coordinator",
         "coordination",
-        "one server, which anyone may join and whose keys have no end",
-        "A second server that takes over, approval, pre-authentication keys and the end of keys are tested without a network around them.",
+        "one server",
+        "No scenario shows a second server that takes over; while the one is away, peers go on with the map they have.",
     ),
     limit(
         "paths-by-round-trip",

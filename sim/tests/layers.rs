@@ -43,9 +43,8 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "daemon",
-        &["coord", "coord-store", "derp", "peer", "program", "tls", "trace", "wireguard"],
-        "the shell carries programs on real sockets; what they run in otherwise is none of its business (the tunnel is for \
-         its benchmark)",
+        &["coord", "coord-store", "derp", "peer", "program", "tls", "trace"],
+        "the shell carries programs on real sockets; what they run in otherwise is none of its business",
     ),
     (
         "punchbag",

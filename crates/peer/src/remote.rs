@@ -79,6 +79,11 @@ impl Directory {
         self.version
     }
 
+    /// Something else has changed that is kept with the map.
+    pub(crate) fn touch(&mut self) {
+        self.version += 1;
+    }
+
     pub(crate) fn get(&self, id: u32) -> Option<&Remote> {
         self.remotes.get(&id)
     }

@@ -2,8 +2,7 @@
 //! wire, a packet at the wrong peer, an event in the past) it logs as a violation itself.
 
 use super::oracle::{self, Direct};
-use crate::scenario::{Action, Attachment, Scenario, Timed};
-use nat::{Pooling, Translation};
+use crate::scenario::{Action, Attachment, Membership, Scenario, Timed};
 use report::metrics::{Gap, PairMetrics};
 use report::{Metrics, units};
 use std::collections::{BTreeMap, VecDeque};
@@ -69,21 +68,24 @@ fn timeline_cuts(scenario: &Scenario) -> bool {
         let time = lasts.map(|lasts| timed.time.to + lasts + Duration::from_nanos(CONNECTED_WITHIN_NS));
         timed.repeat.is_some() || time.is_none_or(|time| time > scenario.until)
     };
-    scenario.timeline.iter().any(|timed| match timed.action {
-        Action::SetLink { up, .. } | Action::SetInterface { up, .. } => !up,
-        Action::SetFirewall { .. }
-        | Action::ChangeRules { .. }
-        | Action::ChangeLink { .. }
-        | Action::SetNat { .. }
-        | Action::Revoke { .. }
-        | Action::SetAccess { .. }
-        | Action::Kill { .. } => true,
-        Action::BlackHole { lasts, .. } | Action::Slow { lasts, .. } | Action::Cut { lasts, .. } => {
-            late(timed, lasts)
-        }
-        Action::Crash { off, .. } => late(timed, off),
-        _ => false,
-    })
+    let Membership { approved, key_lifetime, renewable, .. } = scenario.membership;
+    let kept_out = approved || key_lifetime.is_some() && !renewable;
+    kept_out
+        || scenario.timeline.iter().any(|timed| match timed.action {
+            Action::SetLink { up, .. } | Action::SetInterface { up, .. } => !up,
+            Action::SetFirewall { .. }
+            | Action::ChangeRules { .. }
+            | Action::ChangeLink { .. }
+            | Action::SetNat { .. }
+            | Action::Revoke { .. }
+            | Action::SetAccess { .. }
+            | Action::Kill { .. } => true,
+            Action::BlackHole { lasts, .. } | Action::Slow { lasts, .. } | Action::Cut { lasts, .. } => {
+                late(timed, lasts)
+            }
+            Action::Crash { off, .. } => late(timed, off),
+            _ => false,
+        })
 }
 
 /// Everywhere that a host is attached in the course of a run.
@@ -95,29 +97,6 @@ fn places<'a>(scenario: &'a Scenario, host: &'a str) -> impl Iterator<Item = &'a
         _ => None,
     });
     own.map(|own| &own.attached).chain(interfaces).chain(moves)
-}
-
-/// Whether a host may come to a box that translates one to one and has no address left for it: one for each place inside that
-/// some host has been at, for good, and no ports to share.
-fn may_come_too_late(scenario: &Scenario, host: &str) -> bool {
-    let behind =
-        |at: &Attachment, name: &str| oracle::routers_above(scenario, at).any(|(router, _)| router == name);
-    let taken = |name: &str| -> usize {
-        let of_host = |host: &String| {
-            let mut seen: Vec<&Attachment> = Vec::new();
-            for at in places(scenario, host).filter(|at| behind(at, name)) {
-                if !seen.contains(&at) {
-                    seen.push(at);
-                }
-            }
-            seen.len()
-        };
-        scenario.hosts.keys().map(of_host).sum()
-    };
-    places(scenario, host).flat_map(|at| oracle::routers_above(scenario, at)).any(|(name, router)| {
-        let nat = router.nat.as_ref().and_then(Translation::axes);
-        nat.is_some_and(|nat| nat.pooling == Pooling::OneToOne) && taken(name) > router.addresses as usize
-    })
 }
 
 /// Whether a pair has a path wherever its hosts are.
@@ -141,10 +120,7 @@ fn unconnected(
     absences: &Absences<'_>,
     out: &mut Vec<String>,
 ) {
-    if timeline_cuts(scenario)
-        || !connects(scenario, &pair.a, &pair.b)
-        || [&pair.a, &pair.b].into_iter().any(|host| may_come_too_late(scenario, host))
-    {
+    if timeline_cuts(scenario) || !connects(scenario, &pair.a, &pair.b) {
         return;
     }
     let ran_ns = absences.both_there(pair, pair.started_ns.min(end_ns)..end_ns);

@@ -66,6 +66,8 @@ pub(super) struct Builder<'p, 't> {
     pub(super) named: Named,
     /// What a node on the internet has.
     internet: Families,
+    /// Names of the pre-authentication keys.
+    pub(super) auth_keys: Vec<String>,
 }
 
 /// A router whose inside network is not settled yet.
@@ -86,6 +88,7 @@ pub(super) fn build(name: &str, hash: String, sections: Sections, problems: &mut
         regions: IndexMap::new(),
         named: Named::new(),
         internet: Families::V4,
+        auth_keys: Vec::new(),
     };
     builder.scenario(name, hash, sections)
 }
@@ -124,9 +127,12 @@ impl Builder<'_, '_> {
         self.declare_all(&routers, &hosts, &relays, &stuns);
         let mut spans = spans(&routers, &hosts, &relays, &stuns);
         spans.extend(proxies.iter().map(|item| (item.name.clone(), item.span.clone())));
-        if has_ipv6(&routers, &hosts, relays.iter().chain(&stuns).chain(&coordinator)) {
+        let mut coordinator = coordinator.and_then(|item| item.value).unwrap_or_default();
+        if has_ipv6(&routers, &hosts, relays.iter().chain(&stuns)) || is_v6(&coordinator.ip) {
             self.internet = Families::Dual;
         }
+        let membership = self.membership(&mut coordinator);
+        self.auth_keys = membership.auth_keys.keys().cloned().collect();
         let routers = self.routers(routers);
         let hosts = self.hosts(hosts, &routers);
         let proxies = self.proxies(proxies);
@@ -134,8 +140,7 @@ impl Builder<'_, '_> {
             self.regions.keys().next().cloned().unwrap_or_else(|| regions::REGIONS[4].name.to_owned());
         let relays = self.relays(relays, &first);
         let stuns = self.stuns(stuns, &first, relays.len());
-        let coordinator = coordinator.and_then(|item| item.value).unwrap_or_default();
-        let coordinator = self.server(coordinator, &first);
+        let coordinator = self.server(coordinator.take_server(), &first);
 
         let mut scenario = Scenario {
             name: name.to_owned(),
@@ -150,6 +155,7 @@ impl Builder<'_, '_> {
             stuns,
             proxies,
             coordinator,
+            membership,
             traffic: Vec::new(),
             timeline: Vec::new(),
             expect: Vec::new(),
@@ -556,6 +562,7 @@ impl Builder<'_, '_> {
                 self.problems.add(start_span, format!("several hosts cannot share {address}"), help);
             }
             let proxy = self.used_proxy(spec.proxy, spec.proxy_login);
+            let auth_key = self.auth_key(spec.auth_key);
             let interfaces = self.interfaces(&name, spec.interface);
             let Some(attached) = attached else { continue };
             let offered = ipv6::offered(&attached, |name| routers.get(name), self.internet);
@@ -576,6 +583,7 @@ impl Builder<'_, '_> {
                 families,
                 address6,
                 proxy,
+                auth_key,
                 port_mapping,
                 dont_fragment,
                 interfaces,
@@ -732,11 +740,14 @@ fn has_ipv6<'a>(
     hosts: &[Item<file::Host>],
     mut servers: impl Iterator<Item = &'a Item<file::Server>>,
 ) -> bool {
-    let ip = |ip: &Option<Val<Word<Families>>>| matches!(ip, Some(Val { value: Ok(Word(families)), .. }) if *families != Families::V4);
     let way = |spec: &file::Router| matches!(&spec.ipv6, Some(Val { value: Ok(Word(way)), .. }) if *way != ipv6::WayWord::None);
     routers.iter().filter_map(|item| item.value.as_ref()).any(way)
-        || hosts.iter().filter_map(|item| item.value.as_ref()).any(|host| ip(&host.ip))
-        || servers.any(|item| item.value.as_ref().is_some_and(|server| ip(&server.ip)))
+        || hosts.iter().filter_map(|item| item.value.as_ref()).any(|host| is_v6(&host.ip))
+        || servers.any(|item| item.value.as_ref().is_some_and(|server| is_v6(&server.ip)))
+}
+
+fn is_v6(ip: &Option<Val<Word<Families>>>) -> bool {
+    matches!(ip, Some(Val { value: Ok(Word(families)), .. }) if *families != Families::V4)
 }
 
 /// Where each node is named.

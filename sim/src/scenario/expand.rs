@@ -7,8 +7,8 @@ use nat::{Hairpin, LinuxConfig, NatConfig, Timeouts, Translation};
 use trace::FlowKind;
 
 use super::model::{
-    Access, Action, Attachment, Expect, Families, Ipv6, Place, ProxyLogin, Repeat, Scenario, Server, Traffic,
-    UsedProxy, Way,
+    Access, Action, Attachment, AuthKey, Expect, Families, Ipv6, Membership, Place, ProxyLogin, Repeat,
+    Scenario, Server, Traffic, UsedProxy, Way,
 };
 use super::value::{Refresh, Words as _};
 use super::{filter, gateway, links, words};
@@ -67,6 +67,9 @@ pub fn expanded(scenario: &Scenario) -> String {
             let login = ProxyLogin::all().into_iter().find(|(_, known)| known == login);
             key(&mut out, "proxy-login", &word(login.map_or("right", |(word, _)| word)));
         }
+        if let Some(auth_key) = &spec.auth_key {
+            key(&mut out, "auth-key", &text(auth_key));
+        }
         families(&mut out, spec.families, spec.address6);
         key(&mut out, "port-mapping", &spec.port_mapping.to_string());
         key(&mut out, "dont-fragment", &spec.dont_fragment.to_string());
@@ -116,6 +119,7 @@ pub fn expanded(scenario: &Scenario) -> String {
     out.push_str("\n[coordinator]\n");
     server(&mut out, &scenario.coordinator);
     key(&mut out, "tls", &scenario.coordinator.tls.to_string());
+    membership(&mut out, &scenario.membership);
     for flow in &scenario.traffic {
         out.push_str("\n[[traffic]]\n");
         traffic(&mut out, flow);
@@ -186,6 +190,19 @@ fn attachment(out: &mut String, attachment: &Attachment) {
 fn address(out: &mut String, address: Option<std::net::IpAddr>) {
     if let Some(address) = address {
         key(out, "address", &format!("\"{address}\""));
+    }
+}
+
+fn membership(out: &mut String, membership: &Membership) {
+    key(out, "admission", &text(if membership.approved { "approved" } else { "anyone" }));
+    if let Some(lifetime) = membership.key_lifetime {
+        key(out, "key-lifetime", &duration(lifetime));
+    }
+    key(out, "renewable", &membership.renewable.to_string());
+    for (own, AuthKey { reusable, lifetime }) in &membership.auth_keys {
+        let lifetime =
+            lifetime.map_or_else(String::new, |lifetime| format!(", lifetime = {}", duration(lifetime)));
+        key(out, &format!("auth-key.{}", name(own)), &format!("{{ reusable = {reusable}{lifetime} }}"));
     }
 }
 
@@ -425,6 +442,8 @@ fn action(out: &mut String, action: &Action) {
         }
         Action::Kill { node } => return key(out, "kill", &text(node)),
         Action::Revoke { host } => return key(out, "revoke", &text(host)),
+        Action::Approve { host } => return key(out, "approve", &text(host)),
+        Action::Rotate { host } => return key(out, "rotate", &text(host)),
         Action::SetAccess { access } => {
             let list = |words: Vec<String>| {
                 let words: Vec<String> = words.iter().map(|word| text(word)).collect();

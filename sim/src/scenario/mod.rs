@@ -32,6 +32,7 @@
 //!
 //! What it does not do: variables, templates, loops, ranges. What needs logic is Rust.
 
+mod admission;
 mod axes;
 mod build;
 mod cable;

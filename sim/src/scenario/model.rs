@@ -128,6 +128,8 @@ pub struct Host {
     pub address6: Option<IpAddr>,
     /// The HTTP proxy that its TCP connections go through.
     pub proxy: Option<UsedProxy>,
+    /// The pre-authentication key that it has, by its name in [`Membership::auth_keys`].
+    pub auth_key: Option<String>,
     /// Its interfaces beyond the one above, by name, in the order in which it prefers them; that one it prefers to all.
     pub interfaces: IndexMap<String, Interface>,
 }
@@ -218,6 +220,28 @@ pub struct Server {
     pub tls: bool,
 }
 
+/// Who may join, and how long keys are good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// Whether a pre-authentication key or an administrator has to let a machine in.
+    pub approved: bool,
+    /// How long a node key is good; `None`: for ever.
+    pub key_lifetime: Option<Duration>,
+    /// Whether a rotated key is good for as long again.
+    pub renewable: bool,
+    /// Pre-authentication keys by name.
+    pub auth_keys: IndexMap<String, AuthKey>,
+}
+
+/// A pre-authentication key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthKey {
+    /// Whether it lets in more than one machine.
+    pub reusable: bool,
+    /// For how long since the start of the run it is good; `None`: for ever.
+    pub lifetime: Option<Duration>,
+}
+
 /// A flow of traffic through the tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Traffic {
@@ -295,6 +319,16 @@ pub enum Action {
     },
     /// The coordination server sends a host away.
     Revoke {
+        /// Which.
+        host: String,
+    },
+    /// The coordination server lets a host in that waits for it.
+    Approve {
+        /// Which.
+        host: String,
+    },
+    /// A host's peer takes another node key.
+    Rotate {
         /// Which.
         host: String,
     },
@@ -525,6 +559,8 @@ pub struct Scenario {
     pub proxies: IndexMap<String, Proxy>,
     /// The coordination server.
     pub coordinator: Server,
+    /// Who may join.
+    pub membership: Membership,
     /// Flows.
     pub traffic: Vec<Traffic>,
     /// Sorted by earliest time.

@@ -33,7 +33,7 @@ pub(super) struct Sections {
     pub(super) relays: Vec<Item<file::Server>>,
     pub(super) stuns: Vec<Item<file::Server>>,
     pub(super) proxies: Vec<Item<file::Proxy>>,
-    pub(super) coordinator: Option<Item<file::Server>>,
+    pub(super) coordinator: Option<Item<file::Coordinator>>,
     pub(super) traffic: Vec<Item<file::Traffic>>,
     pub(super) at: Vec<Item<file::At>>,
     pub(super) expect: Vec<Item<file::Expect>>,

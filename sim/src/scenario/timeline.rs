@@ -161,6 +161,8 @@ impl Builder<'_, '_> {
             }
             Asked::Kill(node) => Action::Kill { node: self.refer(node, MACHINES)? },
             Asked::Revoke(host) => Action::Revoke { host: self.refer(host, &[Kind::Host])? },
+            Asked::Approve(host) => Action::Approve { host: self.refer(host, &[Kind::Host])? },
+            Asked::Rotate(host) => Action::Rotate { host: self.refer(host, &[Kind::Host])? },
             Asked::Access(rules) => Action::SetAccess { access: self.access_rules(rules)? },
             Asked::Crash(file::Crash { node, off }) => {
                 Action::Crash { node: self.refer(node, MACHINES)?, off: take(off, self.problems) }
@@ -460,7 +462,7 @@ impl Builder<'_, '_> {
 
 /// The keys of an entry beside its time.
 const WHAT: &str = "reboot, flush, restart, link, down, up, firewall, add-rule, remove-rule, nat, readdress, move, interface, \
-                    sleep, clock, kill, revoke, access, crash, black-hole, slow, cut, accept-portal";
+                    sleep, clock, kill, revoke, approve, rotate, access, crash, black-hole, slow, cut, accept-portal";
 
 /// What an entry asks for.
 enum Asked {
@@ -479,6 +481,8 @@ enum Asked {
     Clock(file::ClockJump),
     Kill(Val<String>),
     Revoke(Val<String>),
+    Approve(Val<String>),
+    Rotate(Val<String>),
     Access(Vec<file::AccessRule>),
     Crash(file::Crash),
     BlackHole(file::BlackHole),
@@ -509,6 +513,8 @@ fn asked(spec: file::At) -> Vec<Asked> {
         clock,
         kill,
         revoke,
+        approve,
+        rotate,
         access,
         crash,
         black_hole,
@@ -536,6 +542,8 @@ fn asked(spec: file::At) -> Vec<Asked> {
         clock.map(Asked::Clock),
         kill.map(Asked::Kill),
         revoke.map(Asked::Revoke),
+        approve.map(Asked::Approve),
+        rotate.map(Asked::Rotate),
         access.map(Asked::Access),
         crash.map(Asked::Crash),
         black_hole.map(Asked::BlackHole),

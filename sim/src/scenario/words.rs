@@ -36,6 +36,8 @@ pub(super) fn action(action: &Action, before: Option<&Access>) -> String {
         }
         Action::Kill { node } => format!("{node}: killed"),
         Action::Revoke { host } => format!("{host}: revoked by an administrator"),
+        Action::Approve { host } => format!("{host}: let in by an administrator"),
+        Action::Rotate { host } => format!("{host}: takes another node key"),
         Action::SetAccess { access } => format!("coordinator: {} access rules", access.rules.len()),
         Action::Crash { node, off: None } => format!("{node}: loses power"),
         Action::Crash { node, off: Some(off) } => format!("{node}: loses power for {}", duration(*off)),

@@ -306,7 +306,12 @@ impl World {
             trust: tls::ClientConfig::pinned(*pin),
         });
         let certificate = identity.map(|(_, config)| config);
-        let recipe = Recipe::Coordinator { name: COORDINATOR.into(), certificate, relays };
+        let recipe = Recipe::Coordinator {
+            name: COORDINATOR.into(),
+            certificate,
+            relays,
+            membership: scenario.membership.clone(),
+        };
         self.place(node, recipe, Duration::ZERO);
         // By IPv6 first, as peers try relays.
         let by_port = |port: &u16| endpoints(coordinator, *port).rev();
@@ -322,8 +327,20 @@ impl World {
                 Some(used) => Some(used_proxy(scenario, used, address(&used.name)?.1.address)),
             };
             let gateway = host.port_mapping.then(|| default_gateway(topology, node)).flatten();
-            let recipe =
-                Recipe::Peer { name, proxy, coordinator, coordinator_key, coordinator_tls, flows, gateway };
+            let auth_key = host.auth_key.as_ref().and_then(|key| {
+                let number = scenario.membership.auth_keys.get_index_of(key)?;
+                Some(self.auth_key(number, key))
+            });
+            let recipe = Recipe::Peer {
+                name,
+                proxy,
+                coordinator,
+                coordinator_key,
+                coordinator_tls,
+                flows,
+                gateway,
+                auth_key,
+            };
             self.place(node, recipe, host.start);
         }
         Ok(())

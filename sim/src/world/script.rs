@@ -124,13 +124,18 @@ impl World {
             Action::RestartHost { host, off, keeps } => self.restart(&host, off, keeps),
             Action::Kill { node } => self.kill(&node),
             Action::Revoke { host } => self.administer(|server, now| {
-                let named = server.node_views().filter(|node| node.info.name == host);
-                let ids: Vec<u32> = named.map(|node| node.info.id).collect();
-                for id in ids {
+                for id in named(server, &host) {
                     // It is there: it was listed.
                     let _ = server.revoke(id, now);
                 }
             }),
+            Action::Approve { host } => self.administer(|server, now| {
+                for id in named(server, &host) {
+                    // One that was revoked stays so.
+                    let _ = server.approve(id, now);
+                }
+            }),
+            Action::Rotate { host } => self.rotate(&host),
             Action::SetAccess { access } => self.administer(|server, now| {
                 // The scenario was checked.
                 let _ = server.set_access(Some(access), now);
@@ -290,6 +295,11 @@ impl World {
     fn node(&self, name: &str) -> Option<u32> {
         self.by_name.get(name).copied()
     }
+}
+
+/// The numbers of the nodes with a name.
+fn named(server: &coord::server::Server, name: &str) -> Vec<u32> {
+    server.node_views().filter(|node| node.info.name == name).map(|node| node.info.id).collect()
 }
 
 fn forget(router: &mut Router) {

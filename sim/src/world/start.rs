@@ -6,6 +6,7 @@ use crate::host::{
     Apps, CoordinatorProgram, FlowSpec, GatewayProgram, Host, Input, PeerProgram, Program, ProxyProgram,
     RelayProgram, ResolverProgram, Secured, Security, Sibling, StunProgram, TLS_PORT, Upstream,
 };
+use crate::scenario::Membership;
 use crate::topology::NodeIdx;
 use coord::RelayInfo;
 use pref64::Pref64;
@@ -41,6 +42,8 @@ pub(super) enum Recipe {
         flows: Vec<FlowSpec>,
         /// The router that it asks for an open port.
         gateway: Option<IpAddr>,
+        /// The pre-authentication key that it has.
+        auth_key: Option<String>,
     },
     Gateway {
         name: Name,
@@ -60,6 +63,7 @@ pub(super) enum Recipe {
         name: Name,
         certificate: Option<tls::ServerConfig>,
         relays: Vec<RelayInfo>,
+        membership: Membership,
     },
 }
 
@@ -78,8 +82,9 @@ pub(super) struct Starter {
     recipe: Recipe,
     starts: u32,
     kept: Option<Box<dyn Program>>,
-    /// How often it lost its keys.
+    /// How often it lost its keys, and whether it did so at its last end.
     identity: u32,
+    lost: bool,
     /// What its wall clock said at its last start, and when that was.
     started: (Duration, u64),
     /// It does not start before.
@@ -103,7 +108,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn start_program(&mut self, node: u32, slot: u32, program: Box<dyn Program>) {
+    fn start_program(&mut self, node: u32, slot: u32, program: Box<dyn Program>) {
         let Some(host) = self.sites[node as usize].body.host() else { return };
         let mut effects = std::mem::take(&mut self.effects);
         host.start(slot, program, &self.clock, &mut effects);
@@ -120,6 +125,7 @@ impl World {
             starts: 0,
             kept: None,
             identity: 0,
+            lost: false,
             started: (Duration::ZERO, 0),
             back_ns: nanos(start),
             dead: false,
@@ -233,6 +239,29 @@ impl World {
         self.drain();
     }
 
+    /// The peer of a host takes another node key, if it runs.
+    pub(super) fn rotate(&mut self, host: &str) {
+        let Some(&node) = self.by_name.get(host) else { return };
+        let peer = |s: &&Starter| s.node == node && matches!(s.recipe, Recipe::Peer { .. });
+        let Some(slot) = self.starters.iter().find(peer).map(|s| s.slot) else { return };
+        let now = self.clock.now();
+        let Some(host) = self.sites[node as usize].body.host() else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        host.touch(slot, &self.clock, &mut effects, |program| {
+            let program: &mut dyn Any = program;
+            if let Some(program) = program.downcast_mut::<PeerProgram>() {
+                program.with(now, |peer, _| peer.handle(peer::Input::Rotate, now));
+            }
+        });
+        self.apply(node, effects);
+        self.drain();
+    }
+
+    /// The text of a pre-authentication key.
+    pub(super) fn auth_key(&self, number: usize, name: &str) -> String {
+        coord::server::key_text(number as u32 + 1, &self.key("auth key", name, 0))
+    }
+
     /// Ends every program of a node. With `keeps`, the coordination server's records and the
     /// peer's keys live on, as if they were on disk.
     pub(super) fn stop_programs(&mut self, node: u32, keeps: bool) {
@@ -258,6 +287,7 @@ impl World {
                 };
                 if program.is_some() {
                     starter.identity += u32::from(!keeps);
+                    starter.lost = !keeps;
                     starter.kept = program.filter(|_| stays);
                 }
                 self.apply(node, effects);
@@ -305,37 +335,44 @@ impl World {
         self.drain();
     }
 
-    /// The place of the first program that the scenario puts on a node, as an index and as the host's slot.
-    pub(super) fn starter_of(&self, node: u32) -> Option<(usize, u32)> {
-        let i = self.starters.iter().position(|starter| starter.node == node)?;
-        Some((i, self.starters[i].slot))
-    }
-
     /// The program of a place as it starts now.
-    pub(super) fn make(&mut self, i: usize) -> Box<dyn Program> {
+    fn make(&mut self, i: usize) -> Box<dyn Program> {
         let kept = self.starters[i].kept.take();
         let (now, epoch) = (self.clock.now(), self.epoch(i));
         self.starters[i].started = (epoch, self.clock.now_ns());
         self.starters[i].starts += 1;
-        let Starter { recipe, starts, identity, .. } = &self.starters[i];
-        let (start, identity) = (starts - 1, *identity);
+        let Starter { recipe, starts, identity, lost, .. } = &self.starters[i];
+        let (start, identity, lost) = (starts - 1, *identity, *lost);
         let rng = |what: &str, name: &str| self.seed.chacha(&format!("{what} {start} {name}"));
         match recipe {
-            Recipe::Peer { name, proxy, coordinator, coordinator_key, coordinator_tls, flows, gateway } => {
+            Recipe::Peer {
+                name,
+                proxy,
+                coordinator,
+                coordinator_key,
+                coordinator_tls,
+                flows,
+                gateway,
+                auth_key,
+            } => {
+                let before = kept.and_then(|kept| (kept as Box<dyn Any>).downcast::<PeerProgram>().ok());
+                // What was on its disk.
+                let disk = before.as_ref().map(|before| before.peer()).filter(|_| !lost);
                 let config = peer::Config {
                     name: name.to_string(),
                     keys: peer::Keys {
-                        node: self.key("node", name, identity),
+                        node: disk
+                            .map_or_else(|| self.key("node", name, identity), |peer| peer.private_key()),
                         disco: self.key("disco", name, start),
                         machine: self.key("machine", name, identity),
                     },
                     coordinator: coordinator.clone(),
                     coordinator_key: *coordinator_key,
                     coordinator_host: String::new(),
-                    auth_key: None,
+                    auth_key: auth_key.clone(),
                     coordinator_tls: coordinator_tls.clone(),
                     authorities: None,
-                    map: None,
+                    map: disk.and_then(|peer| peer.map()).map(Box::new),
                     epoch,
                     policy: peer::Policy {
                         learn_peer_reflexive: self.options.peer_reflexive,
@@ -344,7 +381,6 @@ impl World {
                     proxy: proxy.clone(),
                 };
                 let peer = peer::Peer::new(config, rng("peer", name), now);
-                let before = kept.and_then(|kept| (kept as Box<dyn Any>).downcast::<PeerProgram>().ok());
                 Box::new(match before {
                     Some(before) => before.again(peer, *gateway, now),
                     None => {
@@ -386,14 +422,34 @@ impl World {
             }
             Recipe::Stun => Box::new(StunProgram::new()),
             Recipe::Resolver { prefix } => Box::new(ResolverProgram::new(*prefix)),
-            Recipe::Coordinator { name, certificate, relays } => {
+            Recipe::Coordinator { name, certificate, relays, membership } => {
                 let key = self.key("coordinator", name, 0);
                 let config = coord::server::ServerConfig {
+                    admission: match membership.approved {
+                        true => coord::server::Admission::Approved,
+                        false => coord::server::Admission::Anyone,
+                    },
+                    key_lifetime: membership.key_lifetime,
+                    renewable: membership.renewable,
                     epoch,
                     ..coord::server::ServerConfig::new(key, relays.clone())
                 };
                 let before = kept.and_then(unsecured::<CoordinatorProgram>);
-                let state = before.and_then(CoordinatorProgram::into_kept).unwrap_or_default();
+                let state = before.and_then(CoordinatorProgram::into_kept);
+                // Of one that lost its records, an administrator has made the same keys again.
+                let state = state.unwrap_or_else(|| {
+                    let keys = membership.auth_keys.iter().enumerate().map(|(i, (name, key))| {
+                        let text = self.auth_key(i, name);
+                        let new = coord::server::NewKey {
+                            reusable: key.reusable,
+                            lifetime_s: key.lifetime.map(|lifetime| lifetime.as_secs()),
+                            ..coord::server::NewKey::default()
+                        };
+                        let id = i as u32 + 1;
+                        (id, coord::server::key_record(id, &text, new, EPOCH.as_secs()))
+                    });
+                    coord::state::State { keys: keys.collect(), ..coord::state::State::default() }
+                });
                 let server =
                     coord::server::Server::load(config, state.clone(), rng("coordinator", name), now);
                 let program = CoordinatorProgram::new(name.clone(), server, Some(state));

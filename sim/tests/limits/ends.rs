@@ -55,19 +55,9 @@ fn one_coordinator() {
     for (more, words) in [
         ("[[coordinator]]\nregion = \"eu-west\"\n[[coordinator]]\nregion = \"us-east\"\n", "coordinator"),
         ("coordinator.second = { region = \"us-east\" }\n", "unknown key"),
-        ("coordinator.admission = \"approved\"\n", "unknown key"),
-        ("host.minou = { region = \"eu-west\", auth-key = \"pbkey-1-00\" }\n", "unknown key"),
-        ("host.minou = { region = \"eu-west\", key-expires = \"10s\" }\n", "unknown key"),
     ] {
         refused(&format!("{PUBLIC}{more}"), words);
     }
-    // Everybody is told of everybody, and nobody is ever dropped.
-    let text =
-        format!("title = \"Three\"\nuntil = \"60s\"\n{PUBLIC}host.minou = {{ region = \"eu-west\" }}\n");
-    let run = play(&scenario(&text), 1, Options::default());
-    let gone = |record: &Record| matches!(&record.event, Event::Coordinator { state, .. } if *state == trace::ServerState::Closed);
-    let registered = run.records.iter().filter(|record| matches!(record.event, Event::Registered { .. }));
-    assert_eq!((registered.count(), run.records.iter().filter(|record| gone(record)).count()), (3, 0));
 }
 
 /// A transfer between two homes, and what else there is.

@@ -103,3 +103,49 @@ fn a_key_that_others_may_read_is_refused_with_the_command_that_helps() {
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(message.contains(&format!("chmod 600 {}", path.display())), "{message}");
 }
+
+#[test]
+fn an_administrator_lets_machines_in_and_sends_them_away() {
+    let folder = Folder::new("admin");
+    let place = |name: &str| Place::here(&folder.0, name);
+    let (admin_at, coord_at, takkie_at, flappie_at) =
+        (place("admin"), place("coord"), place("takkie"), place("flappie"));
+    let key = admin_at.print(&["admin", "print-key"]);
+    let coord = coord_at.start(&["coord", "--closed", "--admin", &key, "--listen", "127.0.0.1:0"]);
+    let server = format!("{}@{}", coord_at.print(&["coord", "--print-key"]), coord.address("listening"));
+    let admin = |args: &[&str]| admin_at.print(&[&["admin", "--coord", &server][..], args].concat());
+    let json = |args: &[&str]| {
+        serde_json::from_str::<serde_json::Value>(&admin(&[args, &["--json"]].concat())).expect("JSON")
+    };
+
+    let common = ["--coord", &server, "--address", "127.0.0.1", "--port", "0", "--socks5", "127.0.0.1:0"];
+    let _takkie = takkie_at.start(&[&["peer", "takkie"][..], &common].concat());
+    let standing = |name: &str| {
+        let nodes = json(&["nodes"]);
+        let node = nodes["nodes"].as_array()?.iter().find(|node| node["name"] == name)?.clone();
+        node["standing"].as_str().map(str::to_owned)
+    };
+    wait_until("takkie waits", || standing("takkie").as_deref() == Some("waiting"));
+    admin(&["approve", "takkie"]);
+    let auth = admin(&["keys", "create", "--tag", "web"]);
+    let _flappie = flappie_at.start(&[&["peer", "flappie"][..], &common, &["--auth-key", &auth]].concat());
+    wait_until("both know each other", || {
+        takkie_at.path_to("flappie").is_some() || {
+            takkie_at.status()["peers"].as_array().is_some_and(|peers| !peers.is_empty())
+        }
+    });
+    assert!(admin(&["nodes"]).contains("web"), "the key's tag");
+    assert_eq!(json(&["keys", "list"])["keys"][0]["used"], 1);
+
+    let rules = folder.0.join("rules.toml");
+    std::fs::write(&rules, "[[rules]]\nfrom = [\"takkie\"]\nto = [\"tag:web\"]\n").expect("written");
+    admin(&["access", "set", rules.to_str().expect("text")]);
+    assert_eq!(json(&["access", "show"])["access"]["rules"][0]["to"][0], "tag:web");
+
+    admin(&["revoke", "flappie"]);
+    assert_eq!(standing("flappie").as_deref(), Some("revoked"));
+    wait_until("takkie forgets it", || takkie_at.status()["peers"].as_array().is_some_and(Vec::is_empty));
+    let stranger = place("stranger").run(&["admin", "--coord", &server, "nodes"]);
+    let why = String::from_utf8_lossy(&stranger.stderr).into_owned();
+    assert!(stranger.status.code() == Some(2) && why.contains("--admin keys"), "{why}");
+}

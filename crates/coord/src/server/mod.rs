@@ -4,7 +4,6 @@ mod admin;
 mod config;
 mod keys;
 mod map;
-mod pending;
 mod registry;
 mod unstored;
 
@@ -22,7 +21,6 @@ pub use self::config::{Admission, Limits, ServerConfig};
 use self::keys::Keys;
 pub use self::keys::{NewKey, record as key_record, text_of as key_text};
 use self::map::Changes;
-use self::pending::Pending;
 use self::registry::{Registration, Registry, Terms};
 use self::unstored::Unstored;
 use crate::channel::{Channel, Incoming};
@@ -131,7 +129,7 @@ pub struct Server {
     changes: Changes,
     conns: BTreeMap<ConnId, Conn>,
     /// Streams that have not registered.
-    pending: Pending,
+    pending: usize,
     /// One entry per stream, possibly early: what is due is looked up when it fires.
     checks: BTreeSet<(Instant, ConnId)>,
     /// The same for nodes that will end.
@@ -232,7 +230,7 @@ impl Server {
             run,
             changes: Changes::default(),
             conns: BTreeMap::new(),
-            pending: Pending::default(),
+            pending: 0,
             checks: BTreeSet::new(),
             ends: BTreeSet::new(),
             ready: VecDeque::new(),
@@ -271,12 +269,13 @@ impl Server {
     /// A stream came in. It has no credit yet.
     pub fn accepted(&mut self, conn: ConnId, remote: SocketAddr, now: Instant) {
         self.closed(conn, now);
-        if !self.pending.enter(remote, &self.config.limits) {
+        if self.pending >= self.config.limits.pending {
             self.last_words.push_back(ServerTransmit::Close { conn });
             self.events.push_back(ServerEvent::Rejected { conn, remote, error: Error::TooManyPending });
             return;
         }
         let check_at = now + HANDSHAKE_WITHIN;
+        self.pending += 1;
         self.checks.insert((check_at, conn));
         self.conns.insert(
             conn,
@@ -452,9 +451,7 @@ impl Server {
         if let Some(stream) = self.conns.get_mut(&conn) {
             stream.machine = remote;
             stream.role = role;
-            if !role.is_pending() {
-                self.pending.leave(stream.remote);
-            }
+            self.pending -= usize::from(!role.is_pending());
         }
         if let Some(admitted) = admitted {
             self.push(conn, admitted);
@@ -572,9 +569,9 @@ impl Server {
             self.forget(old, LeaveReason::Replaced, now);
         }
         self.file(id);
+        self.pending -= 1;
         if let Some(stream) = self.conns.get_mut(&conn) {
             stream.role = Role::Arriving(id);
-            self.pending.leave(stream.remote);
         }
         self.changes.arrivals.insert(conn);
         self.schedule_flush(now);
@@ -772,9 +769,7 @@ impl Server {
         let Some(stream) = self.conns.remove(&conn) else { return };
         self.checks.remove(&(stream.check_at, conn));
         self.changes.arrivals.remove(&conn);
-        if stream.role.is_pending() {
-            self.pending.leave(stream.remote);
-        }
+        self.pending -= usize::from(stream.role.is_pending());
         if let Some(id) = stream.role.node() {
             self.note(id);
             if self.registry.leave(id, conn, now) {

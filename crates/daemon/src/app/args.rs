@@ -3,7 +3,7 @@
 use super::Failure;
 use super::key::decode_hex;
 use ::peer::Credentials;
-use clap::Args;
+use clap::{Args, Subcommand};
 use program::userspace::socks::Target;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -219,6 +219,106 @@ pub struct PingArgs {
     /// State directory of the peer that runs here.
     #[arg(long, value_name = "FOLDER")]
     pub state: Option<PathBuf>,
+}
+
+/// Administer a network: who may join it, who is in it, who may talk to whom.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  punchbag admin print-key            # give it to the server: punchbag coord --admin KEY\n  \
+    punchbag admin --coord KEY@HOST:PORT keys create --reusable\n  \
+    punchbag admin --coord KEY@HOST:PORT nodes\n  \
+    punchbag admin --coord KEY@HOST:PORT approve flappie\n\
+    Exit codes: 0 done, 2 not."
+)]
+pub struct AdminArgs {
+    /// The coordination server, as KEY@HOST:PORT.
+    #[arg(long, global = true, value_name = "SERVER")]
+    pub coord: Option<CoordinatorSpec>,
+    /// Certificates of the authorities, in PEM, that vouch for a server which is given without a pin.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub authorities: Option<PathBuf>,
+    /// Where the administrator's key is kept; made on the first use.
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub state: Option<PathBuf>,
+    /// The server's answer in JSON, for programs.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: AdminCommand,
+}
+
+/// What an administrator does.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Print the administrator's public key, for `punchbag coord --admin`.
+    PrintKey,
+    /// The server at a glance.
+    Status,
+    /// All machines, of any standing.
+    Nodes,
+    /// Let a machine in that waits, or begin the lifetime of its key anew.
+    Approve {
+        /// Its number or name.
+        node: String,
+    },
+    /// Send a machine away for good.
+    Revoke {
+        /// Its number or name.
+        node: String,
+    },
+    /// Forget a machine; it may come again as any other.
+    Remove {
+        /// Its number or name.
+        node: String,
+    },
+    /// Pre-authentication keys, which let machines in without an administrator at hand.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Who may talk to whom.
+    #[command(subcommand)]
+    Access(RulesCommand),
+}
+
+/// What is done with pre-authentication keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// All of them, without their text.
+    List,
+    /// Make one and print its text, which is not kept.
+    Create {
+        /// It lets in more than one machine.
+        #[arg(long)]
+        reusable: bool,
+        /// The machines that it lets in are removed when they were offline for half an hour.
+        #[arg(long)]
+        ephemeral: bool,
+        /// A tag that it gives them. More than once: all of these.
+        #[arg(long, value_name = "TAG")]
+        tag: Vec<String>,
+        /// For how many seconds it is good; without it, for ever.
+        #[arg(long, value_name = "SECONDS")]
+        lifetime_s: Option<u64>,
+    },
+    /// Let it let nobody in any more.
+    Revoke {
+        /// Its number.
+        key: u32,
+    },
+}
+
+/// What is done with the access rules.
+#[derive(Debug, Subcommand)]
+pub enum RulesCommand {
+    /// The rules in force.
+    Show,
+    /// Put the rules of a file in force, in TOML or, if its name ends in `.json`, JSON: `groups` and `rules`.
+    Set {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Back to the rules of the server's configuration.
+    Clear,
 }
 
 /// A public key: 64 hexadecimal digits.

@@ -114,6 +114,15 @@ fn load(path: &Path) -> Result<PrivateKey, KeyError> {
     parse_key(&text).map_err(|why| KeyError::Malformed { path: path.to_owned(), why })
 }
 
+/// Puts another key in the place of that in a file, whole or not at all.
+pub(super) fn replace(path: &Path, key: &[u8; 32]) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let _ = fs::remove_file(&draft);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    writeln!(file, "{PREFIX}{}", encode_hex(key)).and_then(|()| file.sync_all())?;
+    fs::rename(&draft, path)
+}
+
 /// Writes it whole or not at all: under another name first, which then becomes its own unless that is taken.
 fn make(path: &Path, key: &[u8; 32], unique: u64) -> io::Result<()> {
     let draft = path.with_extension(format!("{unique:x}.new"));

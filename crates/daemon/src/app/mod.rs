@@ -1,5 +1,6 @@
 //! The programs that people run: `coord`, `relay`, `peer`, and `status` and `ping`, which ask a peer that runs.
 
+mod admin;
 mod args;
 mod control;
 mod coord;
@@ -15,8 +16,8 @@ mod stored;
 mod tun;
 
 pub use args::{
-    Certificate, CoordArgs, CoordinatorSpec, Expose, ForwardSpec, PeerArgs, PingArgs, ProxySpec, PublicKey,
-    RelayArgs, RelaySpec, ServerKey, StatusArgs,
+    AdminArgs, AdminCommand, Certificate, CoordArgs, CoordinatorSpec, Expose, ForwardSpec, KeysCommand,
+    PeerArgs, PingArgs, ProxySpec, PublicKey, RelayArgs, RelaySpec, RulesCommand, ServerKey, StatusArgs,
 };
 pub use key::{KeyError, PrivateKey, parse_key};
 
@@ -31,6 +32,7 @@ pub enum Command {
     Peer(Box<PeerArgs>),
     Status(StatusArgs),
     Ping(PingArgs),
+    Admin(AdminArgs),
 }
 
 /// Why a program could not run or has ended; the message says what to do about it.
@@ -47,5 +49,6 @@ pub fn main(command: Command, json_logs: bool) -> Result<u8, Failure> {
         Command::Peer(args) => peer::main(*args, json_logs),
         Command::Status(args) => show::status(&args),
         Command::Ping(args) => show::ping(&args),
+        Command::Admin(args) => admin::main(args),
     }
 }

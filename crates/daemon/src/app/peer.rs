@@ -23,6 +23,8 @@ const TUN: &str = "punchbag0";
 /// The SOCKS server and forwarded ports are known to the program by numbers from here: no others listen.
 const FIRST_LOCAL: u16 = 1;
 
+/// File of the node key, in the state directory.
+const NODE_KEY: &str = "node.key";
 /// File of the last map, in the state directory.
 const MAP: &str = "map.json";
 /// How often it is looked whether there is another one.
@@ -42,7 +44,7 @@ pub(super) fn main(args: PeerArgs, json_logs: bool) -> Result<u8, Failure> {
 }
 
 fn keys(state: &Path, rng: &mut ChaCha12Rng) -> Result<Keys, Failure> {
-    let (node, machine) = (host::key(state, "node.key", rng)?, host::key(state, "machine.key", rng)?);
+    let (node, machine) = (host::key(state, NODE_KEY, rng)?, host::key(state, "machine.key", rng)?);
     let mut disco = [0; 32];
     rng.fill_bytes(&mut disco);
     Ok(Keys { node: node.0, machine: machine.0, disco })
@@ -63,6 +65,7 @@ async fn run(args: PeerArgs, state: &Path, keys: Keys, mut rng: ChaCha12Rng) -> 
 
     let authorities = elsewhere::authorities(args.authorities.as_deref())?;
     let (addresses, coordinator_tls) = elsewhere::resolve(&args.coord, authorities.as_ref()).await?;
+    let node_key = keys.node;
     // The one place where the peer's configuration comes together.
     let config = Config {
         name: name.clone(),
@@ -99,7 +102,7 @@ async fn run(args: PeerArgs, state: &Path, keys: Keys, mut rng: ChaCha12Rng) -> 
         tasks.spawn_local(metrics::serve(listener, async move || collect(&handle).await));
     }
     let options = Options { inbox: Some(inbox), on_event: host::log_events(), ..Options::default() };
-    tasks.spawn_local(keep_map(state.join(MAP), keeper));
+    tasks.spawn_local(keep_map(state.to_owned(), node_key, keeper));
     let result = host::run(program, net, options).await;
     // The next start makes it anew, and until then nobody waits for an answer.
     let _ = std::fs::remove_file(control::socket_path(state));
@@ -175,16 +178,25 @@ fn last_map(state: &Path) -> Option<Box<coord::Map>> {
     }
 }
 
-/// Keeps the map for the next start whenever it has changed: whole or not at all, under another name first.
-async fn keep_map(path: PathBuf, peer: Running) {
+/// Keeps the map for the next start whenever it has changed, whole or not at all, under another name first; and the node key, which
+/// is rotated before it ends.
+async fn keep_map(state: PathBuf, mut key: [u8; 32], peer: Running) {
+    let path = state.join(MAP);
     let mut kept = None;
     loop {
         tokio::time::sleep(MAP_EVERY).await;
         let changed = move |program: &mut PeerProgram<WithPing>, _| {
             let version = Some(program.peer().map_version());
-            (version, (version != kept).then(|| program.peer().map()).flatten())
+            let map = (version != kept).then(|| program.peer().map()).flatten();
+            (version, map, program.peer().private_key())
         };
-        let Ok((version, map)) = peer.call(changed).await else { return };
+        let Ok((version, map, now)) = peer.call(changed).await else { return };
+        // Who starts with the key before goes back to it.
+        if std::mem::replace(&mut key, now) != now
+            && let Err(error) = super::key::replace(&state.join(NODE_KEY), &now)
+        {
+            tracing::warn!(%error, "cannot keep the new node key");
+        }
         if let Some(map) = map {
             let draft = path.with_extension("new");
             let written =

@@ -184,7 +184,8 @@ impl Peer {
         self.directory.names()
     }
 
-    /// Changes with everything that the coordination server tells of other peers: [`Peer::tunnel_address`] may say something else.
+    /// Changes with everything that the coordination server tells of other peers, as [`Peer::tunnel_address`] may say something
+    /// else then, and with the own node key.
     #[must_use]
     pub fn map_version(&self) -> u64 {
         self.directory.version()

@@ -209,6 +209,8 @@ impl Peer {
             quietly(&mut stale.0, env!(self, now), |relays, env| relays.stop("another key", env));
         }
         self.rotation.former = Some(Box::new((old, now + self.policy.rotate_linger)));
+        // So that who keeps the map keeps that of the new key.
+        self.directory.touch();
         self.out.event(Event::Rotated { node_key: public });
         for id in self.directory.live_ids() {
             if let Some((_, _, live)) = self.directory.live_mut(id) {

@@ -62,6 +62,10 @@ pub(in crate::scenario) struct At {
     pub(in crate::scenario) kill: Option<Val<String>>,
     /// An administrator revokes this host: the coordination server sends it away, and the others forget it.
     pub(in crate::scenario) revoke: Option<Val<String>>,
+    /// An administrator lets this host in, which waits for that.
+    pub(in crate::scenario) approve: Option<Val<String>>,
+    /// The peer of this host takes another node key.
+    pub(in crate::scenario) rotate: Option<Val<String>>,
     /// An administrator sets who may talk to whom; what no rule permits is forbidden from then on. Without this key everybody may
     /// talk to everybody.
     pub(in crate::scenario) access: Option<Vec<AccessRule>>,

@@ -12,9 +12,11 @@ use trace::{FlowKind, Path};
 use super::model::{Families, ProxyLogin};
 use super::value::{Ordered, Ports, Rate, Size, Sugar, Val, Word};
 
+mod admission;
 mod at;
 mod boxes;
 
+pub(super) use admission::*;
 pub(super) use at::*;
 pub(super) use boxes::*;
 
@@ -42,7 +44,7 @@ pub(super) struct File {
     /// HTTP proxies by name.
     proxy: Option<BTreeMap<String, Proxy>>,
     /// The coordination server. Default: in the first region.
-    coordinator: Option<Server>,
+    coordinator: Option<Coordinator>,
     /// Flows through the tunnel. Default: pings between the pairs of the expectations.
     traffic: Option<Vec<Traffic>>,
     /// What happens when.
@@ -107,6 +109,8 @@ pub(super) struct Host {
     pub(super) proxy: Option<Val<String>>,
     /// Whether it shows the proxy the right credentials. Default: "right".
     pub(super) proxy_login: Option<Val<Word<ProxyLogin>>>,
+    /// The pre-authentication key that its peer shows the coordination server, by its name there.
+    pub(super) auth_key: Option<Val<String>>,
     /// More interfaces by name, such as `interface.cell = { behind = "carrier", link = "lte" }`. The host sends over the first one
     /// that is up: its own above, then these in the order of the file.
     #[serde(default)]
@@ -166,7 +170,7 @@ pub(super) struct Server {
     pub(super) ip: Option<Val<Word<Families>>>,
     /// Its IPv6 address. Default: the next free one.
     pub(super) address6: Option<Val<IpAddr>>,
-    /// Whether a relay or the coordination server speaks TLS on port 443; if not, plain HTTP as on port 80. Default: true.
+    /// Whether a relay speaks TLS on port 443; if not, plain HTTP as on port 80. Default: true.
     pub(super) tls: Option<Val<bool>>,
     /// A word. Relays with the same word are one region of the map that peers get: they keep links to each other and pass on what
     /// is for each other's clients, so that a peer needs to reach only one of them. Default: none, a region of its own.
