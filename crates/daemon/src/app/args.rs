@@ -27,6 +27,7 @@ pub struct CoordArgs {
     pub listen: Vec<SocketAddr>,
     /// A relay of the network, as NAME=KEY@ADDRESS:PORT/STUNPORT. Regions are numbered in this order, from 1. KEY+HOST for a
     /// relay whose certificate for that host name is vouched for by an authority.
+    /// Relays named REGION/NAME with the same REGION are one region: those that know each other by `punchbag relay --mesh`.
     #[arg(long, value_name = "RELAY")]
     pub relay: Vec<RelaySpec>,
     /// Let nobody in without a pre-authentication key or the approval of an administrator.

@@ -32,7 +32,8 @@ pub(super) fn main(args: CoordArgs, json_logs: bool) -> Result<u8, Failure> {
         tracing::info!(key = super::key::encode_hex(&public), "coordination server");
 
         // The one place where the server's configuration comes together.
-        let relays = (1..).zip(&args.relay).map(|(region, relay)| info(region, relay)).collect();
+        let relays =
+            (1..).zip(&args.relay).map(|(n, relay)| info(region(n, relay, &args.relay), relay)).collect();
         let admission = if args.closed { Admission::Approved } else { Admission::Anyone };
         let config = ServerConfig {
             admission,
@@ -54,6 +55,13 @@ pub(super) fn main(args: CoordArgs, json_logs: bool) -> Result<u8, Failure> {
         host::run(program, net, options).await
     })??;
     Ok(0)
+}
+
+/// The number of a relay's region: that of the first relay in it.
+fn region(n: u16, relay: &RelaySpec, all: &[RelaySpec]) -> u16 {
+    let word = |relay: &RelaySpec| relay.name.split_once('/').map(|(region, _)| region.to_owned());
+    let same = |(_, other): &(u16, &RelaySpec)| word(relay).is_some() && word(other) == word(relay);
+    (1..).zip(all).find(same).map_or(n, |(first, _)| first)
 }
 
 fn info(region: u16, relay: &RelaySpec) -> RelayInfo {
@@ -84,4 +92,20 @@ async fn collect(handle: &Handle<Secured<StoredCoordinator>>) -> Option<Registry
     metrics::gauge(&mut registry, "nodes", "Machines that have registered", nodes);
     metrics::gauge(&mut registry, "online", "Machines that are connected", online);
     Some(registry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relays_of_one_region_have_its_number() {
+        let key = "ab".repeat(32);
+        let relays = ["us", "eu/ams", "ap", "eu/fra", "us"].map(|name| {
+            let spec: RelaySpec = format!("{name}={key}@192.0.2.1:443/3478").parse().unwrap();
+            spec
+        });
+        let regions = (1..).zip(&relays).map(|(n, relay)| region(n, relay, &relays));
+        assert_eq!(regions.collect::<Vec<u16>>(), [1, 2, 3, 2, 5]);
+    }
 }
