@@ -36,7 +36,7 @@ fn changed(mut data: Vec<u8>, examples: &[Vec<u8>], changes: &[Change]) -> Vec<u
         match change {
             Change::Cut(at) => data.truncate(at.index(end + 1)),
             Change::Insert(at, bytes) => {
-                drop(data.splice(at.index(end + 1)..at.index(end + 1), bytes.iter().copied()))
+                drop(data.splice(at.index(end + 1)..at.index(end + 1), bytes.iter().copied()));
             }
             Change::Splice(at, other) => {
                 data.truncate(at.index(end + 1));
@@ -46,7 +46,7 @@ fn changed(mut data: Vec<u8>, examples: &[Vec<u8>], changes: &[Change]) -> Vec<u
             _ if end == 0 => {}
             Change::Set(at, byte) => data[at.index(end)] = *byte,
             Change::Remove(at, bytes) => {
-                drop(data.drain(at.index(end)..(at.index(end) + usize::from(*bytes)).min(end)))
+                drop(data.drain(at.index(end)..(at.index(end) + usize::from(*bytes)).min(end)));
             }
             Change::Number(at, number) => {
                 let at = at.index(end);

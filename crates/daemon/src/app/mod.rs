@@ -27,8 +27,8 @@ use clap::Subcommand;
 #[derive(Debug, Subcommand)]
 #[expect(missing_docs, reason = "the help of each stands beside its arguments")]
 pub enum Command {
-    Coord(CoordArgs),
-    Relay(RelayArgs),
+    Coord(Box<CoordArgs>),
+    Relay(Box<RelayArgs>),
     Peer(Box<PeerArgs>),
     Status(StatusArgs),
     Ping(PingArgs),
@@ -44,8 +44,8 @@ pub type Failure = Box<dyn std::error::Error>;
 /// If it cannot run.
 pub fn main(command: Command, json_logs: bool) -> Result<u8, Failure> {
     match command {
-        Command::Coord(args) => coord::main(args, json_logs),
-        Command::Relay(args) => relay::main(args, json_logs),
+        Command::Coord(args) => coord::main(*args, json_logs),
+        Command::Relay(args) => relay::main(*args, json_logs),
         Command::Peer(args) => peer::main(*args, json_logs),
         Command::Status(args) => show::status(&args),
         Command::Ping(args) => show::ping(&args),
