@@ -44,3 +44,10 @@ pub(crate) fn build(scenario: &Scenario, seed: u64) -> World {
 pub(crate) fn run(world: World) -> u64 {
     world.run().expect("no captures that could fail").packets
 }
+
+/// The same in the turmoil world, to its end.
+pub(crate) fn turmoil(scenario: &Scenario, seed: u64) -> u64 {
+    let topology = Topology::new(scenario).expect("two homes fit together");
+    let outcome = punchbag::world::turmoil::play(scenario, &topology, Seed(seed), QUIET);
+    outcome.expect("two homes need neither rates nor loss").packets
+}

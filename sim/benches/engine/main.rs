@@ -34,6 +34,7 @@ fn worlds(criterion: &mut Criterion<CpuTime>) {
         b.iter_batched(|| homes::build(&scenario, next()), homes::run, BatchSize::PerIteration);
     });
     group.bench_function("build", |b| b.iter_with_large_drop(|| homes::build(&scenario, next())));
+    group.bench_function("build and run in turmoil", |b| b.iter(|| homes::turmoil(&scenario, next())));
     group.finish();
 
     let mut group = criterion.benchmark_group("exchange without cryptography");
@@ -117,6 +118,7 @@ fn rows() -> Vec<(&'static str, Vec<Row>)> {
         move |seed| homes::build(&homes, seed)
     };
     let (both, beforehand, alone) = (build(), build(), build());
+    let other = Rc::clone(&homes);
     let exchange = exchange::scenario();
     let players = |cables| {
         PAIRS.map(|pairs| {
@@ -138,6 +140,9 @@ fn rows() -> Vec<(&'static str, Vec<Row>)> {
                     black_box(homes::run(world));
                 }),
                 Row::new("build", 400, move |seed| drop(black_box(alone(seed)))),
+                Row::new("build and run, turmoil world", 4, move |seed| {
+                    black_box(homes::turmoil(&other, seed));
+                }),
             ],
         ),
         (

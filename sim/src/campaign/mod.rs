@@ -2,13 +2,14 @@
 
 mod files;
 pub mod matrix;
+pub mod worlds;
 
 pub use files::{Found, LoadError, discover, load};
 
 use crate::judge::{Verdict, judge, oracle};
 use crate::scenario::Scenario;
 use crate::topology::{Topology, TopologyError};
-use crate::world::{BuildError, Captures, Options, Seed, World};
+use crate::world::{BuildError, Captures, Options, Seed, World, turmoil};
 use rayon::prelude::*;
 use report::{Metrics, PairSummary, ScenarioSummary};
 use trace::{FORMAT, Header, Record};
@@ -38,17 +39,54 @@ pub enum RunError {
     /// The world could not be built.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The turmoil world could not play it.
+    #[error(transparent)]
+    Turmoil(#[from] turmoil::Error),
     /// A capture could not be written.
     #[error("packet capture: {0}")]
     Capture(#[from] std::io::Error),
 }
 
-/// Plays a scenario. `command` is how a person would do the same.
+/// What a scenario is played in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Which {
+    /// The simulator: [`World`].
+    #[default]
+    Sim,
+    /// The async shells: [`crate::world::turmoil`].
+    Turmoil,
+}
+
+impl Which {
+    /// Its name in logs and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Which::Sim => "sim",
+            Which::Turmoil => "turmoil",
+        }
+    }
+}
+
+/// Plays a scenario in the simulator. `command` is how a person would do the same.
 pub fn run(scenario: &Scenario, seed: Seed, options: Options, command: &str) -> Result<Run, RunError> {
-    let span = tracing::info_span!("run", scenario = %scenario.name, seed = seed.0);
+    run_in(Which::Sim, scenario, seed, options, command)
+}
+
+/// Plays a scenario. `command` is how a person would do the same.
+pub fn run_in(
+    world: Which,
+    scenario: &Scenario,
+    seed: Seed,
+    options: Options,
+    command: &str,
+) -> Result<Run, RunError> {
+    let span = tracing::info_span!("run", scenario = %scenario.name, seed = seed.0, world = world.as_str());
     let _entered = span.enter();
     let topology = Topology::new(scenario)?;
-    let outcome = World::new(scenario, &topology, seed, options)?.run()?;
+    let outcome = match world {
+        Which::Sim => World::new(scenario, &topology, seed, options)?.run()?,
+        Which::Turmoil => turmoil::play(scenario, &topology, seed, options)?,
+    };
     let header = Header {
         format: FORMAT,
         scenario: scenario.name.clone(),
@@ -56,11 +94,14 @@ pub fn run(scenario: &Scenario, seed: Seed, options: Options, command: &str) -> 
         scenario_hash: scenario.hash.clone(),
         seed: seed.0,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        world: "sim".to_owned(),
+        world: world.as_str().to_owned(),
     };
     let records = outcome.records;
     let metrics = Metrics::fold(&records);
-    let verdict = judge(scenario, &records, &metrics);
+    let verdict = match world {
+        Which::Sim => judge(scenario, &records, &metrics),
+        Which::Turmoil => judge(&turmoil::judged(scenario).0, &records, &metrics),
+    };
     let mut summary = ScenarioSummary::new(&header, &metrics, command);
     summary.violations.clone_from(&verdict.violations);
     summary.passed = verdict.violations.is_empty();

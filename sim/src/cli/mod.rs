@@ -8,6 +8,7 @@ mod presets;
 mod print;
 mod report;
 mod table;
+mod worlds;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::IsTerminal;
@@ -48,6 +49,7 @@ enum Command {
     Check(check::Args),
     Explain(explain::Args),
     Matrix(matrix::Args),
+    Worlds(worlds::Args),
     Report(report::Args),
     Presets(presets::Args),
     #[cfg(unix)]
@@ -95,6 +97,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(args) => check::main(&args),
         Command::Explain(args) => explain::main(&args),
         Command::Matrix(args) => matrix::main(&args),
+        Command::Worlds(args) => worlds::main(&args),
         Command::Report(args) => report::main(&args),
         Command::Presets(args) => presets::main(&args),
         Command::Limits => print::out(&punchbag::limits::page()).map(|()| PASSED).map_err(Failure::from),

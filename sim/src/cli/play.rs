@@ -3,9 +3,10 @@
 use super::{FAILED, Failure, PASSED, VIOLATED, default_jobs, print, progress, table};
 use ::report::Summary;
 use clap::ValueEnum;
-use punchbag::campaign::{self, Found, Run};
+use punchbag::campaign::{self, Found, Run, Which};
 use punchbag::scenario::Scenario;
-use punchbag::world::{Options, Seed};
+use punchbag::topology::Topology;
+use punchbag::world::{Options, Seed, turmoil};
 use std::fs;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -45,12 +46,24 @@ pub(super) struct Args {
     /// Scenarios played at the same time.
     #[arg(long, value_name = "N", default_value_t = default_jobs())]
     jobs: usize,
+    /// What the scenarios are played in.
+    #[arg(long, value_enum, default_value_t = In::Sim)]
+    world: In,
     /// What translates addresses in the routers.
     #[arg(long, value_enum, default_value_t = Boxes::Models)]
     boxes: Boxes,
     /// What is printed on standard output.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum In {
+    /// The simulator: cores driven directly, in nanoseconds.
+    Sim,
+    /// Async shells on hosts of turmoil, in milliseconds: a second opinion, without rates and loss. What it has not is refused;
+    /// of a folder, what it can play is played.
+    Turmoil,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -73,7 +86,17 @@ enum Format {
 }
 
 pub(super) fn main(args: &Args) -> Result<u8, Failure> {
-    let scenarios = load_all(&args.paths)?;
+    let mut scenarios = load_all(&args.paths)?;
+    let world = match args.world {
+        In::Sim => Which::Sim,
+        In::Turmoil => Which::Turmoil,
+    };
+    if world == Which::Turmoil {
+        if args.boxes == Boxes::Kernel {
+            return Err("--boxes kernel: only with --world sim".into());
+        }
+        scenarios = playable(scenarios, &args.paths)?;
+    }
     let kernel_boxes = args.boxes == Boxes::Kernel;
     if kernel_boxes {
         enter_namespace()?;
@@ -87,9 +110,9 @@ pub(super) fn main(args: &Args) -> Result<u8, Failure> {
         |(found, scenario)| {
             let failure = |error| format!("{}: {error}", found.path.display());
             let seed = Seed(args.seed);
-            let mut run =
-                campaign::run(scenario, seed, options, &command(found, args.seed)).map_err(failure)?;
-            if !args.no_compare {
+            let mut run = campaign::run_in(world, scenario, seed, options, &command(found, args.seed, world))
+                .map_err(failure)?;
+            if !args.no_compare && world == Which::Sim {
                 bar.set_message(format!("{} with direct paths cut", scenario.name));
                 campaign::compare(scenario, seed, &mut run).map_err(failure)?;
             }
@@ -167,8 +190,30 @@ pub(super) fn load_all(paths: &[PathBuf]) -> Result<Vec<(Found, Scenario)>, Fail
     if errors.is_empty() { Ok(scenarios) } else { Err(errors.join("\n").into()) }
 }
 
-fn command(found: &Found, seed: u64) -> String {
-    format!("punchbag run {} --seed {seed}", found.path.display())
+fn command(found: &Found, seed: u64, world: Which) -> String {
+    let world = if world == Which::Sim { String::new() } else { format!(" --world {}", world.as_str()) };
+    format!("punchbag run {} --seed {seed}{world}", found.path.display())
+}
+
+/// What the turmoil world can play: of folders what fits; a file that was asked for by name must.
+pub(super) fn playable(
+    scenarios: Vec<(Found, Scenario)>,
+    paths: &[PathBuf],
+) -> Result<Vec<(Found, Scenario)>, Failure> {
+    let (mut fitting, mut left_out) = (Vec::new(), Vec::new());
+    for (found, scenario) in scenarios {
+        let topology = Topology::new(&scenario)?;
+        match turmoil::fits(&scenario, &topology) {
+            Ok(_) => fitting.push((found, scenario)),
+            Err(misfit) if paths.contains(&found.path) => return Err(misfit.into()),
+            Err(misfit) => left_out.push(misfit),
+        }
+    }
+    if !left_out.is_empty() {
+        let names: Vec<_> = left_out.iter().map(|misfit| misfit.scenario.as_str()).collect();
+        print::note(&format!("left out, as they need rates or loss: {}", names.join(", ")));
+    }
+    Ok(fitting)
 }
 
 fn write_run(folder: &Path, run: Run) -> std::io::Result<()> {

@@ -23,6 +23,11 @@ pub(super) fn error(text: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{prefix}{}", text.trim_end());
 }
 
+/// Writes a remark for people to standard error.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(anstream::stderr().lock(), "{}", text.trim_end());
+}
+
 pub(super) fn is_broken_pipe(failure: &(dyn std::error::Error + 'static)) -> bool {
     failure.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
 }

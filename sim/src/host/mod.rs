@@ -200,6 +200,43 @@ impl Host {
         program
     }
 
+    /// Binds a UDP port for a program that is running; 0 chooses a free one, from Linux's default range. `None` if it is
+    /// taken.
+    pub(crate) fn bind_udp(&mut self, index: u32, port: u16) -> Option<u16> {
+        let port = match port {
+            0 => tcp::EPHEMERAL.into_iter().find(|port| !self.udp.contains_key(port))?,
+            port => port,
+        };
+        if self.udp.contains_key(&port) {
+            return None;
+        }
+        self.udp.insert(port, index);
+        Some(port)
+    }
+
+    /// Listens on a TCP port for a program that is running. False if it is taken.
+    pub(crate) fn listen(&mut self, index: u32, port: u16) -> bool {
+        self.tcp.listen_if_free(port, index)
+    }
+
+    /// Closes a UDP port, if it is that program's.
+    pub(crate) fn close_udp(&mut self, index: u32, port: u16) {
+        if self.udp.get(&port) == Some(&index) {
+            self.udp.remove(&port);
+        }
+    }
+
+    /// Stops listening on a TCP port, if it is that program's.
+    pub(crate) fn close_tcp(&mut self, index: u32, port: u16) {
+        self.tcp.close_listener(port, index);
+    }
+
+    /// A program has something to send without having been called.
+    pub(crate) fn poke(&mut self, index: u32, clock: &Clock, out: &mut Effects) {
+        self.slots[index as usize].dirty = true;
+        self.settle(clock, out);
+    }
+
     /// Whether a program runs in a place.
     pub fn is_running(&self, index: u32) -> bool {
         self.slots.get(index as usize).is_some_and(|slot| slot.program.is_some())

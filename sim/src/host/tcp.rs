@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// Linux's default `net.ipv4.ip_local_port_range`.
-const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
+pub(super) const EPHEMERAL: std::ops::RangeInclusive<u16> = 32768..=60999;
 
 struct Conn {
     connection: Connection,
@@ -56,6 +56,20 @@ impl TcpStack {
 
     pub(super) fn listen(&mut self, port: u16, owner: u32) {
         self.listeners.insert(port, owner);
+    }
+
+    pub(super) fn listen_if_free(&mut self, port: u16, owner: u32) -> bool {
+        let free = !self.listeners.contains_key(&port);
+        if free {
+            self.listeners.insert(port, owner);
+        }
+        free
+    }
+
+    pub(super) fn close_listener(&mut self, port: u16, owner: u32) {
+        if self.listeners.get(&port) == Some(&owner) {
+            self.listeners.remove(&port);
+        }
     }
 
     /// Whether a segment from `remote` to `local` would find a connection or a listener.

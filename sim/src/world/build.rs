@@ -164,6 +164,7 @@ impl World {
             packets: 0,
             events: 0,
             steps: VecDeque::new(),
+            carrier: None,
             queued: IndexMap::default(),
             effects: Effects::default(),
         };

@@ -63,7 +63,11 @@ impl World {
                     };
                     if !self.cuts.is_empty() && self.is_cut(node, to) {
                         let internet: Name = "internet".into();
-                        return self.dropped(&internet, &packet, "cut-off");
+                        self.dropped(&internet, &packet, "cut-off");
+                        // A carrier has cut its own internet.
+                        if self.carrier.is_none() {
+                            return;
+                        }
                     }
                     let delay_ns = self.latency_ns[(region * self.regions + far) as usize];
                     self.later(at_ns + delay_ns, Step::Descend(to, packet));

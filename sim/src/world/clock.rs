@@ -44,6 +44,12 @@ impl Clock {
         true
     }
 
+    /// Goes to a time that may be in the past, for worlds in which each machine has a clock of its own.
+    pub(super) fn set(&mut self, at_ns: u64) {
+        self.now_ns = at_ns;
+        self.now = self.base + Duration::from_nanos(at_ns);
+    }
+
     /// The start of the run.
     pub fn epoch(&self) -> Epoch {
         Epoch(self.base)

@@ -17,6 +17,7 @@ mod rng;
 mod script;
 mod site;
 mod start;
+pub mod turmoil;
 
 pub use agenda::Agenda;
 pub use build::BuildError;
@@ -25,7 +26,7 @@ pub use log::{Captures, Log};
 pub use program::nanos;
 pub use rng::Seed;
 
-use crate::host::{Effects, TimerKey};
+use crate::host::{Effects, Program, TimerKey};
 use crate::packet::Packet;
 use crate::scenario::Timed;
 use cable::Way;
@@ -34,7 +35,7 @@ use net::{Site, Step};
 use rustc_hash::FxBuildHasher;
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use trace::{Event, Name};
 
 /// What a run is to keep and to check.
@@ -100,6 +101,25 @@ enum Entry {
     Served(u32, Box<Packet>),
 }
 
+/// Something to do with a program that runs.
+type Job = Box<dyn FnOnce(&mut dyn Program, Instant) + Send>;
+
+/// What runs programs in place of the simulator: then each node is a machine of its own, and what goes from one to another
+/// always goes by the agenda, for the carrier to see.
+trait Carrier {
+    /// A program starts; what is returned stands for it on the host.
+    fn carry(&mut self, node: u32, slot: u32, program: Box<dyn Program>) -> Box<dyn Program>;
+
+    /// Has something done with a program while it runs, as its administrator would.
+    fn touch(&mut self, node: u32, slot: u32, job: Job);
+
+    /// Whether a program that was asked to end has done so.
+    fn is_finished(&self, node: u32, slot: u32) -> bool;
+
+    /// It was killed; returns it as it was then, for one whose records live on.
+    fn kill(&mut self, node: u32, slot: u32, now: Instant) -> Option<Box<dyn Program>>;
+}
+
 /// A running world.
 pub struct World {
     clock: Clock,
@@ -131,6 +151,8 @@ pub struct World {
     packets: u64,
     events: u64,
     steps: VecDeque<Step>,
+    /// What programs run in, where that is not the simulator itself.
+    carrier: Option<Box<dyn Carrier>>,
     /// Packets in managed queues, by their tickets.
     queued: IndexMap<(u32, Way, u64), Box<Packet>, FxBuildHasher>,
     effects: Effects,
@@ -179,6 +201,12 @@ impl World {
             let detail = format!("an entry for {at_ns} ns came up at {} ns", self.clock.now_ns());
             self.violation("event-in-the-past", detail);
         }
+        self.handle(entry);
+        true
+    }
+
+    /// Handles an entry of the agenda whose time has come.
+    fn handle(&mut self, entry: Entry) {
         self.events += 1;
         match entry {
             Entry::Packet(step) => self.travel(step),
@@ -203,7 +231,6 @@ impl World {
             Entry::Healed => self.heal(),
             Entry::Served(node, packet) => self.serve(node, packet),
         }
-        true
     }
 
     /// Runs to the end of the scenario.

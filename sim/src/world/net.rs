@@ -146,7 +146,7 @@ impl World {
 
     /// A step without delay is taken at once, without a way through the agenda.
     pub(super) fn later(&mut self, at_ns: u64, step: Step) {
-        if at_ns <= self.clock.now_ns() {
+        if at_ns <= self.clock.now_ns() && self.carrier.is_none() {
             self.steps.push_back(step);
         } else {
             self.agenda.push(at_ns, Entry::Packet(step));

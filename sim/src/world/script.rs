@@ -123,20 +123,20 @@ impl World {
             }
             Action::RestartHost { host, off, keeps } => self.restart(&host, off, keeps),
             Action::Kill { node } => self.kill(&node),
-            Action::Revoke { host } => self.administer(|server, now| {
+            Action::Revoke { host } => self.administer(move |server, now| {
                 for id in named(server, &host) {
                     // It is there: it was listed.
                     let _ = server.revoke(id, now);
                 }
             }),
-            Action::Approve { host } => self.administer(|server, now| {
+            Action::Approve { host } => self.administer(move |server, now| {
                 for id in named(server, &host) {
                     // One that was revoked stays so.
                     let _ = server.approve(id, now);
                 }
             }),
             Action::Rotate { host } => self.rotate(&host),
-            Action::SetAccess { access } => self.administer(|server, now| {
+            Action::SetAccess { access } => self.administer(move |server, now| {
                 // The scenario was checked.
                 let _ = server.set_access(Some(access), now);
             }),

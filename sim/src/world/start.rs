@@ -1,6 +1,7 @@
 //! How programs start, stop and start again, and what lives on in between.
 
 use super::build::BuildError;
+use super::net::Inner;
 use super::{Entry, World, nanos};
 use crate::host::{
     Apps, CoordinatorProgram, FlowSpec, GatewayProgram, Host, Input, PeerProgram, Program, ProxyProgram,
@@ -109,6 +110,11 @@ impl World {
     }
 
     fn start_program(&mut self, node: u32, slot: u32, program: Box<dyn Program>) {
+        let program = match (&mut self.carrier, &self.sites[node as usize].body) {
+            // A router's programs need its NAT.
+            (Some(carrier), Inner::Host(_)) => carrier.carry(node, slot, program),
+            _ => program,
+        };
         let Some(host) = self.sites[node as usize].body.host() else { return };
         let mut effects = std::mem::take(&mut self.effects);
         host.start(slot, program, &self.clock, &mut effects);
@@ -219,22 +225,29 @@ impl World {
     }
 
     /// Does something to the coordination server, as its administrator, if it runs.
-    pub(super) fn administer(&mut self, act: impl FnOnce(&mut coord::server::Server, Instant)) {
+    pub(super) fn administer(
+        &mut self,
+        act: impl FnOnce(&mut coord::server::Server, Instant) + Send + 'static,
+    ) {
         let coordinator = |s: &&Starter| matches!(s.recipe, Recipe::Coordinator { .. });
         let Some((node, slot)) = self.starters.iter().find(coordinator).map(|s| (s.node, s.slot)) else {
             return;
         };
         let now = self.clock.now();
-        let Some(host) = self.sites[node as usize].body.host() else { return };
-        let mut effects = std::mem::take(&mut self.effects);
-        host.touch(slot, &self.clock, &mut effects, |program| {
+        let touch = move |program: &mut dyn Program, now| {
             let program: &mut dyn Any = program;
             if let Some(program) = program.downcast_mut::<Secured<CoordinatorProgram>>() {
                 program.program_mut().administer(|server| act(server, now), now);
             } else if let Some(program) = program.downcast_mut::<CoordinatorProgram>() {
                 program.administer(|server| act(server, now), now);
             }
-        });
+        };
+        if let Some(carrier) = &mut self.carrier {
+            return carrier.touch(node, slot, Box::new(touch));
+        }
+        let Some(host) = self.sites[node as usize].body.host() else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        host.touch(slot, &self.clock, &mut effects, |program| touch(program, now));
         self.apply(node, effects);
         self.drain();
     }
@@ -244,17 +257,16 @@ impl World {
         let Some(&node) = self.by_name.get(host) else { return };
         let peer = |s: &&Starter| s.node == node && matches!(s.recipe, Recipe::Peer { .. });
         let Some(slot) = self.starters.iter().find(peer).map(|s| s.slot) else { return };
-        let now = self.clock.now();
-        let Some(host) = self.sites[node as usize].body.host() else { return };
-        let mut effects = std::mem::take(&mut self.effects);
-        host.touch(slot, &self.clock, &mut effects, |program| {
+        let rotate = |program: &mut dyn Program, now| {
             let program: &mut dyn Any = program;
             if let Some(program) = program.downcast_mut::<PeerProgram>() {
                 program.with(now, |peer, _| peer.handle(peer::Input::Rotate, now));
             }
-        });
-        self.apply(node, effects);
-        self.drain();
+        };
+        match &mut self.carrier {
+            Some(carrier) => carrier.touch(node, slot, Box::new(rotate)),
+            None => self.touch(node, slot, rotate),
+        }
     }
 
     /// The text of a pre-authentication key.
@@ -274,7 +286,10 @@ impl World {
             let silent = self.sites[node as usize].has_no_power();
             if let Some(host) = self.sites[node as usize].body.host() {
                 let mut effects = std::mem::take(&mut self.effects);
-                let program = host.stop(slot, &self.clock, &mut effects);
+                let mut program = host.stop(slot, &self.clock, &mut effects);
+                if let (Some(carrier), Some(_)) = (&mut self.carrier, &program) {
+                    program = carrier.kill(node, slot, self.clock.now()).or(program);
+                }
                 if silent {
                     effects.packets.clear();
                 }
@@ -300,7 +315,11 @@ impl World {
     pub(super) fn drain_programs(&mut self, name: &str, off: Duration) {
         let Some(&node) = self.by_name.get(name) else { return };
         for slot in self.slots_of(node) {
-            self.touch(node, slot, |program, now| program.handle(Input::Shutdown, now));
+            let end = |program: &mut dyn Program, now| program.handle(Input::Shutdown, now);
+            match &mut self.carrier {
+                Some(carrier) => carrier.touch(node, slot, Box::new(end)),
+                None => self.touch(node, slot, end),
+            }
         }
         let until_ns = self.clock.now_ns() + nanos(PATIENCE);
         self.agenda.push(self.clock.now_ns() + nanos(LOOK), Entry::Drain { node, off, until_ns });
@@ -310,7 +329,10 @@ impl World {
     pub(super) fn look_for_end(&mut self, node: u32, off: Duration, until_ns: u64) {
         let mut ended = true;
         for slot in self.slots_of(node) {
-            self.touch(node, slot, |program, _| ended &= program.is_finished());
+            match &self.carrier {
+                Some(carrier) => ended &= carrier.is_finished(node, slot),
+                None => self.touch(node, slot, |program, _| ended &= program.is_finished()),
+            }
         }
         let now_ns = self.clock.now_ns();
         if !ended && now_ns < until_ns {
