@@ -43,8 +43,9 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "daemon",
-        &["coord", "coord-store", "derp", "peer", "program", "tls", "trace"],
-        "the shell carries programs on real sockets; what they run in otherwise is none of its business",
+        &["coord", "coord-store", "derp", "peer", "program", "tls", "trace", "wireguard"],
+        "the shell carries programs on real sockets; what they run in otherwise is none of its business (the tunnel is for \
+         its benchmark)",
     ),
     (
         "punchbag",

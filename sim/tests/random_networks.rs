@@ -231,6 +231,40 @@ fn whatever_happens_in_random_networks_nothing_is_violated() {
     holds(32, &(network(), timeline()));
 }
 
+/// Found by the test above: a host that moves from one network to another under a box with an address for each of two hosts
+/// comes as a third one. That it gets no further is what such a box does; with one address more it must.
+#[test]
+fn a_host_that_comes_too_late_for_an_address_of_its_own_is_no_violation_and_one_that_gets_it_talks_on() {
+    let text = |addresses: u8| {
+        format!(
+            r#"
+title = "An address for each"
+until = "40s"
+router.box-0 = {{ region = "eu-west", addresses = {addresses}, nat = {{ mapping = "endpoint-independent", filtering = "endpoint-independent", ports = "preserving", hairpin = "none", pooling = "one-to-one" }} }}
+router.box-1 = {{ behind = "box-0", nat = "none" }}
+router.box-2 = {{ behind = "box-0", nat = "none" }}
+host.host-0 = {{ behind = "box-0" }}
+host.host-1 = {{ behind = "box-2" }}
+host.host-2 = {{ region = "us-east" }}
+traffic = [
+    {{ kind = "ping", from = "host-0", to = "host-2", at = "2s", interval = "250ms" }},
+    {{ kind = "ping", from = "host-1", to = "host-2", at = "2s", interval = "250ms" }},
+]
+at = [{{ time = "10s", move = {{ host = "host-1", to = "box-1", dead = "1s" }} }}]
+"#
+        )
+    };
+    for (addresses, talks) in [(2, false), (3, true)] {
+        let run = play(&scenario(&text(addresses)), 1, Options::default());
+
+        assert_eq!(run.verdict.violations, Vec::<String>::new(), "{addresses} addresses");
+        let moved =
+            run.metrics.pairs.iter().find(|pair| [&pair.a, &pair.b].iter().any(|host| &***host == "host-1"));
+        let silent = moved.expect("they talk").gaps.iter().any(|gap| !gap.resumed);
+        assert_eq!(silent, !talks, "{addresses} addresses");
+    }
+}
+
 /// The generator reaches what the property is about: chains, shared boxes, and sure as well as unsure pairs.
 #[test]
 fn the_networks_are_of_many_kinds() {

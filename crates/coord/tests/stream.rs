@@ -363,6 +363,24 @@ fn streams_that_have_not_registered_are_limited() {
     assert!(!network.closed.contains(&another));
 }
 
+#[test]
+fn one_source_does_not_keep_the_others_out() {
+    let limits = Limits { pending_per_source: 2, ..Limits::default() };
+    let mut network = Network::with(limits, 1);
+    // One IPv6 network is one source.
+    let flood = |network: &mut Network, host: u16| network.accept_from(&format!("[2001:db8::{host}]:443"));
+    let conns = [1, 2, 3].map(|host| flood(&mut network, host));
+    network.pump();
+    assert!(network.closed.contains(&conns[2]) && !network.closed.contains(&conns[1]));
+    let machine = network.join(1);
+    assert!(network.machines[machine].client.is_registered(), "it comes from elsewhere");
+    // What is given up makes room.
+    network.advance(HANDSHAKE_WITHIN);
+    let another = flood(&mut network, 4);
+    network.pump();
+    assert!(!network.closed.contains(&another));
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_join(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..8), upgraded in any::<bool>()) {

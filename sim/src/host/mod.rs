@@ -257,6 +257,12 @@ impl Host {
         self.settle(clock, out);
     }
 
+    /// A program of that type which runs here.
+    pub fn program<P: Program>(&self) -> Option<&P> {
+        let programs = self.slots.iter().filter_map(|slot| slot.program.as_deref());
+        programs.into_iter().find_map(|program| (program as &dyn std::any::Any).downcast_ref())
+    }
+
     /// The interfaces have these addresses from now on, the preferred first. Connections of an address that is gone are
     /// closed without a word, as Android does (`SockDiag::destroySockets` in netd), and the programs are told.
     pub fn set_addresses(&mut self, addresses: Vec<IpAddr>, clock: &Clock, out: &mut Effects) {

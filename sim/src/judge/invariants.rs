@@ -3,6 +3,7 @@
 
 use super::oracle::{self, Direct};
 use crate::scenario::{Action, Attachment, Membership, Scenario, Timed};
+use nat::{Pooling, Translation};
 use report::metrics::{Gap, PairMetrics};
 use report::{Metrics, units};
 use std::collections::{BTreeMap, VecDeque};
@@ -99,6 +100,29 @@ fn places<'a>(scenario: &'a Scenario, host: &'a str) -> impl Iterator<Item = &'a
     own.map(|own| &own.attached).chain(interfaces).chain(moves)
 }
 
+/// Whether a host may come to a box that translates one to one and has no address left for it: one for each place inside that
+/// some host has been at, for good, and no ports to share.
+fn may_come_too_late(scenario: &Scenario, host: &str) -> bool {
+    let behind =
+        |at: &Attachment, name: &str| oracle::routers_above(scenario, at).any(|(router, _)| router == name);
+    let taken = |name: &str| -> usize {
+        let of_host = |host: &String| {
+            let mut seen: Vec<&Attachment> = Vec::new();
+            for at in places(scenario, host).filter(|at| behind(at, name)) {
+                if !seen.contains(&at) {
+                    seen.push(at);
+                }
+            }
+            seen.len()
+        };
+        scenario.hosts.keys().map(of_host).sum()
+    };
+    places(scenario, host).flat_map(|at| oracle::routers_above(scenario, at)).any(|(name, router)| {
+        let nat = router.nat.as_ref().and_then(Translation::axes);
+        nat.is_some_and(|nat| nat.pooling == Pooling::OneToOne) && taken(name) > router.addresses as usize
+    })
+}
+
 /// Whether a pair has a path wherever its hosts are.
 fn connects(scenario: &Scenario, a: &str, b: &str) -> bool {
     let mut placed = scenario.clone();
@@ -120,7 +144,10 @@ fn unconnected(
     absences: &Absences<'_>,
     out: &mut Vec<String>,
 ) {
-    if timeline_cuts(scenario) || !connects(scenario, &pair.a, &pair.b) {
+    if timeline_cuts(scenario)
+        || !connects(scenario, &pair.a, &pair.b)
+        || [&pair.a, &pair.b].into_iter().any(|host| may_come_too_late(scenario, host))
+    {
         return;
     }
     let ran_ns = absences.both_there(pair, pair.started_ns.min(end_ns)..end_ns);

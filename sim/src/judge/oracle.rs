@@ -298,13 +298,21 @@ fn seen_by(router: &Router, family: Family) -> Option<Router> {
     Some(seen)
 }
 
-/// The routers that a host is behind, innermost first.
-fn above<'s>(scenario: &'s Scenario, host: &'s Host) -> impl Iterator<Item = (&'s str, &'s Router)> {
+/// The routers above a place, innermost first.
+pub(super) fn routers_above<'s>(
+    scenario: &'s Scenario,
+    at: &'s Attachment,
+) -> impl Iterator<Item = (&'s str, &'s Router)> {
     let router = |at: &'s Attachment| match at {
         Attachment::Behind(name) => Some((name.as_str(), scenario.routers.get(name)?)),
         Attachment::Region(_) => None,
     };
-    std::iter::successors(router(&host.attached), move |(_, inner)| router(&inner.uplink))
+    std::iter::successors(router(at), move |(_, inner)| router(&inner.uplink))
+}
+
+/// The routers that a host is behind, innermost first.
+fn above<'s>(scenario: &'s Scenario, host: &'s Host) -> impl Iterator<Item = (&'s str, &'s Router)> {
+    routers_above(scenario, &host.attached)
 }
 
 /// Whether a host is behind a router, however far.

@@ -10,6 +10,7 @@ mod cable;
 mod clock;
 mod ipv6;
 mod log;
+mod meddle;
 mod net;
 mod odd;
 mod own;

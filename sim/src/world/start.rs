@@ -109,7 +109,7 @@ impl World {
         Ok(())
     }
 
-    fn start_program(&mut self, node: u32, slot: u32, program: Box<dyn Program>) {
+    pub(super) fn start_program(&mut self, node: u32, slot: u32, program: Box<dyn Program>) {
         let program = match (&mut self.carrier, &self.sites[node as usize].body) {
             // A router's programs need its NAT.
             (Some(carrier), Inner::Host(_)) => carrier.carry(node, slot, program),
@@ -357,8 +357,14 @@ impl World {
         self.drain();
     }
 
+    /// The place of the first program that the scenario puts on a node, as an index and as the host's slot.
+    pub(super) fn starter_of(&self, node: u32) -> Option<(usize, u32)> {
+        let i = self.starters.iter().position(|starter| starter.node == node)?;
+        Some((i, self.starters[i].slot))
+    }
+
     /// The program of a place as it starts now.
-    fn make(&mut self, i: usize) -> Box<dyn Program> {
+    pub(super) fn make(&mut self, i: usize) -> Box<dyn Program> {
         let kept = self.starters[i].kept.take();
         let (now, epoch) = (self.clock.now(), self.epoch(i));
         self.starters[i].started = (epoch, self.clock.now_ns());

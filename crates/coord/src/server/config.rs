@@ -50,6 +50,9 @@ pub struct Limits {
     pub waiting: usize,
     /// Streams that have not registered yet. Further ones are closed at once.
     pub pending: usize,
+    /// Of those, how many may come from one address, or from one IPv6 network of 64 bits, so that nobody keeps the others out.
+    /// As many machines behind one NAT may join at once.
+    pub pending_per_source: usize,
     /// Streams of administrators, and as many of relays.
     pub admins: usize,
     /// Pre-authentication keys.
@@ -69,6 +72,7 @@ impl Default for Limits {
             nodes: 10_000,
             waiting: 1_000,
             pending: 1_000,
+            pending_per_source: 256,
             admins: 64,
             keys: 10_000,
             backlog: 32 * 1024 * 1024,

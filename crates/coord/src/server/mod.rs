@@ -4,6 +4,7 @@ mod admin;
 mod config;
 mod keys;
 mod map;
+mod pending;
 mod registry;
 mod unstored;
 
@@ -21,6 +22,7 @@ pub use self::config::{Admission, Limits, ServerConfig};
 use self::keys::Keys;
 pub use self::keys::{NewKey, record as key_record, text_of as key_text};
 use self::map::Changes;
+use self::pending::Pending;
 use self::registry::{Registration, Registry, Terms};
 use self::unstored::Unstored;
 use crate::channel::{Channel, Incoming};
@@ -129,7 +131,7 @@ pub struct Server {
     changes: Changes,
     conns: BTreeMap<ConnId, Conn>,
     /// Streams that have not registered.
-    pending: usize,
+    pending: Pending,
     /// One entry per stream, possibly early: what is due is looked up when it fires.
     checks: BTreeSet<(Instant, ConnId)>,
     /// The same for nodes that will end.
@@ -230,7 +232,7 @@ impl Server {
             run,
             changes: Changes::default(),
             conns: BTreeMap::new(),
-            pending: 0,
+            pending: Pending::default(),
             checks: BTreeSet::new(),
             ends: BTreeSet::new(),
             ready: VecDeque::new(),
@@ -269,13 +271,12 @@ impl Server {
     /// A stream came in. It has no credit yet.
     pub fn accepted(&mut self, conn: ConnId, remote: SocketAddr, now: Instant) {
         self.closed(conn, now);
-        if self.pending >= self.config.limits.pending {
+        if !self.pending.enter(remote, &self.config.limits) {
             self.last_words.push_back(ServerTransmit::Close { conn });
             self.events.push_back(ServerEvent::Rejected { conn, remote, error: Error::TooManyPending });
             return;
         }
         let check_at = now + HANDSHAKE_WITHIN;
-        self.pending += 1;
         self.checks.insert((check_at, conn));
         self.conns.insert(
             conn,
@@ -451,7 +452,9 @@ impl Server {
         if let Some(stream) = self.conns.get_mut(&conn) {
             stream.machine = remote;
             stream.role = role;
-            self.pending -= usize::from(!role.is_pending());
+            if !role.is_pending() {
+                self.pending.leave(stream.remote);
+            }
         }
         if let Some(admitted) = admitted {
             self.push(conn, admitted);
@@ -569,9 +572,9 @@ impl Server {
             self.forget(old, LeaveReason::Replaced, now);
         }
         self.file(id);
-        self.pending -= 1;
         if let Some(stream) = self.conns.get_mut(&conn) {
             stream.role = Role::Arriving(id);
+            self.pending.leave(stream.remote);
         }
         self.changes.arrivals.insert(conn);
         self.schedule_flush(now);
@@ -769,7 +772,9 @@ impl Server {
         let Some(stream) = self.conns.remove(&conn) else { return };
         self.checks.remove(&(stream.check_at, conn));
         self.changes.arrivals.remove(&conn);
-        self.pending -= usize::from(stream.role.is_pending());
+        if stream.role.is_pending() {
+            self.pending.leave(stream.remote);
+        }
         if let Some(id) = stream.role.node() {
             self.note(id);
             if self.registry.leave(id, conn, now) {

@@ -122,9 +122,13 @@ impl Network {
 
     /// A stream of a client that is not one of ours.
     pub(crate) fn accept(&mut self) -> ConnId {
+        self.accept_from("192.0.2.99:40000")
+    }
+
+    pub(crate) fn accept_from(&mut self, remote: &str) -> ConnId {
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
-        self.server.accepted(conn, address("192.0.2.99:40000"), self.now);
+        self.server.accepted(conn, address(remote), self.now);
         self.server.writable(conn, usize::MAX, self.now);
         conn
     }
