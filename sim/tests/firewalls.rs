@@ -92,7 +92,7 @@ fn a_portal_that_nobody_accepts_and_a_proxy_that_nobody_uses_leave_no_way() {
 
 #[test]
 fn a_connection_that_is_cut_off_is_reset_at_both_ends() {
-    let run = play(&shipped("firewall/tls-only-443"), 1, Options::default());
+    let run = play(&shipped("firewall/tls-only-nothing-left"), 1, Options::default());
     let cut = run.records.iter().filter_map(|record| match &record.event {
         Event::Dropped { node, reason, src, dst, .. } if &**node == "home-a" && &**reason == "not-tls" => {
             Some((record.t, *src, *dst))

@@ -198,6 +198,7 @@ fn where_keys_cannot_be_renewed_a_rotated_one_ends_when_the_first_would_have() {
     network.machines[0].client.rotate(key(9, 1));
     network.settle();
     network.connect(0);
+    network.settle();
     network.advance(Duration::from_secs(1799));
     assert!((0..2).all(|machine| network.machines[machine].client.is_registered()));
     network.advance(Duration::from_secs(2));

@@ -138,6 +138,14 @@ pub enum Event {
         /// The same in IPv6, where the network has such addresses.
         tunnel6: Option<Ipv6Addr>,
     },
+    /// The peer has its addresses of the last start, from a map that was kept: it is of the network while the coordination server
+    /// has not said otherwise.
+    Remembered {
+        /// Its address inside the tunnel network.
+        tunnel: IpAddr,
+        /// The same in IPv6, where the network has such addresses.
+        tunnel6: Option<Ipv6Addr>,
+    },
     /// The coordination server knows the peer, and an administrator has to let it in.
     Waiting,
     /// A new node key is in force. [`Peer::private_key`](crate::Peer::private_key) is to be kept for another start; who starts

@@ -202,6 +202,10 @@ impl<U: Users> PeerProgram<U> {
                 self.users.set_address(tunnel, now);
                 Event::Registered { host, tunnel }
             }
+            ::peer::Event::Remembered { tunnel, .. } => {
+                self.users.set_address(tunnel, now);
+                return;
+            }
             ::peer::Event::Forbidden { peer, protocol, port } => {
                 let at = port.map_or(String::new(), |port| format!(" to port {port}"));
                 let what = format!("the access rules forbid what {peer} has sent: protocol {protocol}{at}");

@@ -321,14 +321,10 @@ impl Peer {
         }
         if let Some(map) = self.kept.take() {
             let NodeInfo { tunnel_ip, tunnel_ip6, .. } = map.you;
-            self.has_addresses(tunnel_ip, tunnel_ip6);
+            (self.tunnel, self.tunnel6) = (Some(tunnel_ip), tunnel_ip6);
+            self.out.event(Event::Remembered { tunnel: tunnel_ip, tunnel6: tunnel_ip6 });
             self.whole_map(*map, now);
         }
-    }
-
-    fn has_addresses(&mut self, tunnel: IpAddr, tunnel6: Option<Ipv6Addr>) {
-        (self.tunnel, self.tunnel6) = (Some(tunnel), tunnel6);
-        self.out.event(Event::Registered { tunnel, tunnel6 });
     }
 
     /// A deadline that is late by [`Policy::asleep`] means that the machine has slept: its mappings may be gone, its
@@ -449,8 +445,9 @@ impl Peer {
 
     fn coordinated(&mut self, event: CoordEvent, now: Instant) {
         match event {
-            CoordEvent::Registered { tunnel_ip, tunnel_ip6, .. } => {
-                self.has_addresses(tunnel_ip, tunnel_ip6);
+            CoordEvent::Registered { tunnel_ip: tunnel, tunnel_ip6: tunnel6, .. } => {
+                (self.tunnel, self.tunnel6) = (Some(tunnel), tunnel6);
+                self.out.event(Event::Registered { tunnel, tunnel6 });
             }
             CoordEvent::Waiting => self.out.event(Event::Waiting),
             CoordEvent::Map(MapUpdate::Full(map)) => self.whole_map(*map, now),

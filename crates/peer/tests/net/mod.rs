@@ -399,7 +399,7 @@ impl Net {
     fn drain(&mut self, host: usize) {
         let now = self.now;
         while let Some(event) = self.hosts[host].peer.poll_event() {
-            if let Event::Registered { tunnel, .. } = event {
+            if let Event::Registered { tunnel, .. } | Event::Remembered { tunnel, .. } = event {
                 self.hosts[host].tunnel = Some(tunnel);
             }
             self.events.push((now - self.start, host, event));
