@@ -136,7 +136,7 @@ impl Net {
         }
     }
 
-    fn to_server(&mut self, conn: u64, to: SocketAddr, data: &[u8]) {
+    fn hand_over(&mut self, conn: u64, to: SocketAddr, data: &[u8]) {
         if to == COORDINATOR {
             self.coordinator.handle_stream(coord::server::ConnId(conn), data, self.now);
         } else {
@@ -146,10 +146,10 @@ impl Net {
 
     /// Carries everything across until nobody has more to say.
     fn exchange(&mut self) {
-        while self.from_peer() | self.from_servers() | self.from_other() {}
+        while self.carry_peer() | self.carry_servers() | self.carry_other() {}
     }
 
-    fn from_peer(&mut self) -> bool {
+    fn carry_peer(&mut self) -> bool {
         let mut moved = false;
         while let Some(event) = self.peer.poll_event() {
             match event {
@@ -171,7 +171,7 @@ impl Net {
                 }
                 Transmit::Write { conn, data } => {
                     let key = u64::from(conn.0);
-                    self.to_server(key, self.conns[&key], &data);
+                    self.hand_over(key, self.conns[&key], &data);
                     self.peer.handle(Input::Writable(conn, SPACE), self.now);
                 }
                 Transmit::Close(conn) => {
@@ -186,7 +186,7 @@ impl Net {
         moved
     }
 
-    fn from_servers(&mut self) -> bool {
+    fn carry_servers(&mut self) -> bool {
         let mut moved = false;
         while let Some(transmit) = self.coordinator.poll_transmit() {
             moved = true;
@@ -222,7 +222,7 @@ impl Net {
         moved
     }
 
-    fn from_other(&mut self) -> bool {
+    fn carry_other(&mut self) -> bool {
         let mut moved = false;
         while let Some(event) = self.registration.poll_event() {
             if let coord::client::Event::Registered { tunnel_ip: IpAddr::V4(ip), .. } = event {
@@ -253,11 +253,11 @@ impl Net {
         }
         while let Some(data) = self.registration.poll_transmit(SPACE) {
             moved = true;
-            self.to_server(OTHER, COORDINATOR, &data);
+            self.hand_over(OTHER, COORDINATOR, &data);
         }
         while let Some(data) = self.relayed.poll_transmit(SPACE) {
             moved = true;
-            self.to_server(OTHER, RELAY, &data);
+            self.hand_over(OTHER, RELAY, &data);
         }
         moved
     }

@@ -154,7 +154,7 @@ fn spoofed_sources_neither_end_a_conversation_nor_move_it() {
             Packet::udp(takkie, flappie, disco),
             Packet::udp(stun, takkie, answer.into()),
             // A stranger's datagram for a server, and a server's answer to nothing for a stranger.
-            Packet::udp(flappie, stun, data.clone()),
+            Packet::udp(flappie, stun, data),
         ];
         // That flappie is gone, of a datagram that takkie did send.
         let last = seen.borrow().iter().rev().find(|(from, _)| *from == takkie).map(|(_, data)| data.clone());

@@ -24,7 +24,7 @@ const CHUNK: usize = 16 * 1024;
 /// A day, an hour, a minute.
 const LONG: [(u64, &str); 3] = [(86_400, "d"), (3600, "h"), (60, "min")];
 
-pub(super) fn main(args: AdminArgs) -> Result<u8, Failure> {
+pub(super) fn main(args: &AdminArgs) -> Result<u8, Failure> {
     let mut rng = host::rng()?;
     let state = host::state(args.state.clone(), "admin")?;
     let private = host::key(&state, KEY_FILE, &mut rng)?;

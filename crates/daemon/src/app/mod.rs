@@ -49,6 +49,6 @@ pub fn main(command: Command, json_logs: bool) -> Result<u8, Failure> {
         Command::Peer(args) => peer::main(*args, json_logs),
         Command::Status(args) => show::status(&args),
         Command::Ping(args) => show::ping(&args),
-        Command::Admin(args) => admin::main(args),
+        Command::Admin(args) => admin::main(&args),
     }
 }
