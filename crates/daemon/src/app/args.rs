@@ -156,13 +156,13 @@ pub struct PeerArgs {
     /// Serve SOCKS 5 there, which knows the other peers by name. Implies --userspace.
     #[arg(long, value_name = "ADDRESS")]
     pub socks5: Option<SocketAddr>,
-    /// Forward a local port to a port of a peer, as [ADDRESS:]PORT=PEER:PORT. Implies --userspace.
+    /// Forward a local port to a port of a peer, as PORT=PEER:PORT or ADDRESS:PORT=PEER:PORT. Implies --userspace.
     #[arg(long, value_name = "FORWARD")]
     pub forward: Vec<ForwardSpec>,
     /// Let peers connect to this port of this machine, as PORT or PORT=ADDRESS:PORT. Implies --userspace.
     #[arg(long, value_name = "PORT")]
     pub expose: Vec<Expose>,
-    /// Go through this HTTP proxy (CONNECT) with everything but UDP, as [USER:PASSWORD@]HOST:PORT.
+    /// Go through this HTTP proxy (CONNECT) with everything but UDP, as HOST:PORT or USER:PASSWORD@HOST:PORT.
     #[arg(long, value_name = "PROXY")]
     pub proxy: Option<ProxySpec>,
     /// Certificates of the authorities, in PEM, that vouch for servers which are given without a pin.
