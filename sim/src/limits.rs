@@ -116,7 +116,7 @@ pub const LIMITS: &[Limit] = &[
     limit(
         "pinholes-of-ipv6-alone",
         "NAT",
-        "a peer with IPv4 asks for its IPv4 port alone, for a pinhole only by PCP, and a NAT of IPv4 makes no PCP PEER mappings",
+        "a peer with IPv4 asks for its IPv4 port alone, for a pinhole only by PCP; Linux's NAT makes no PCP PEER mappings",
         "Behind an IPv6 firewall the port of a host with both versions stays closed, whatever the router could open.",
     ),
     limit(

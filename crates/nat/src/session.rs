@@ -29,6 +29,8 @@ pub(crate) struct Session<T> {
     proto: Proto,
     /// UDP and ICMP: whether something came back. TCP: the flags above.
     state: u8,
+    /// Whether it lives until somebody takes that back.
+    pinned: bool,
     created: u64,
     /// Dead from this nanosecond on.
     expires: u64,
@@ -119,7 +121,8 @@ impl<T> Sessions<T> {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
         let (state, created) = (0, now);
-        let mut session = Session { owner, proto, state, created, expires: 0, armed: 0, generation };
+        let mut session =
+            Session { owner, proto, state, pinned: false, created, expires: 0, armed: 0, generation };
         session.expires = now.saturating_add(self.timeout(&session, now));
         session.armed = session.expires;
         let armed = session.armed;
@@ -144,7 +147,11 @@ impl<T> Sessions<T> {
             Some(flags) => tcp_next(before, direction, flags),
             None => before | u8::from(direction == Direction::In),
         };
-        self.slab[slot as usize].state = after;
+        let session = &mut self.slab[slot as usize];
+        session.state = after;
+        if session.pinned {
+            return;
+        }
         if !refresh && (flags.is_none() || before == after) {
             return;
         }
@@ -156,6 +163,28 @@ impl<T> Sessions<T> {
             let generation = session.generation;
             self.push_due(expires, slot, generation);
         }
+    }
+
+    /// A conversation that does not end by itself from now on.
+    pub(crate) fn pin(&mut self, slot: u32) {
+        let session = &mut self.slab[slot as usize];
+        (session.pinned, session.expires) = (true, u64::MAX);
+    }
+
+    /// The way back. False if it was not pinned.
+    pub(crate) fn unpin(&mut self, slot: u32, now: u64) -> bool {
+        let expires = now.saturating_add(self.timeout(&self.slab[slot as usize], now));
+        let session = &mut self.slab[slot as usize];
+        if !std::mem::replace(&mut session.pinned, false) {
+            return false;
+        }
+        session.expires = expires;
+        if expires < session.armed {
+            session.armed = expires;
+            let generation = session.generation;
+            self.push_due(expires, slot, generation);
+        }
+        true
     }
 
     /// The next conversation that has ended by `now`, with the time it did.

@@ -188,6 +188,28 @@ impl Translator {
         each!(self, inner => inner.unmap(proto, external, now))
     }
 
+    /// Keeps the conversation of an inside endpoint with one other end; see [`Nat::pin`]. `None`: this kind cannot.
+    pub fn pin(
+        &mut self,
+        proto: Proto,
+        inside: SocketAddr,
+        remote: SocketAddr,
+        now: Instant,
+    ) -> Option<Result<SocketAddr, MapError>> {
+        match self {
+            Translator::Axes(nat) => Some(nat.pin(proto, inside, remote, now)),
+            Translator::Linux(_) | Translator::Foreign(_) => None,
+        }
+    }
+
+    /// Takes that back; see [`Nat::unpin`].
+    pub fn unpin(&mut self, proto: Proto, inside: SocketAddr, remote: SocketAddr, now: Instant) -> bool {
+        match self {
+            Translator::Axes(nat) => nat.unpin(proto, inside, remote, now),
+            Translator::Linux(_) | Translator::Foreign(_) => false,
+        }
+    }
+
     /// What [`map`](Self::map) opened. In no particular order, but in the same one in each run.
     pub fn mapped(&self) -> Box<dyn Iterator<Item = Mapped> + '_> {
         each!(self, inner => Box::new(inner.mapped()))

@@ -7,6 +7,7 @@ mod early;
 mod explicit;
 mod fragments;
 mod one_to_one;
+mod pinned;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};

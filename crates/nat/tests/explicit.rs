@@ -218,3 +218,38 @@ fn a_new_address_ends_what_was_bound_to_the_old_one() {
     let verdict = nat.pass(Side::Inside, &mut udp("192.168.1.4:4000", SERVER));
     assert_eq!(verdict, Verdict::Forward(Side::Outside));
 }
+
+/// RFC 6887 §12: a client asks for one conversation, before it or while it lasts.
+#[test]
+fn a_conversation_that_is_pinned_lives_until_it_is_let_go() {
+    let unlike = ["symmetric", "port-restricted-cone", "full-cone"];
+    for name in unlike {
+        let mut nat = Bench::preset(name);
+        let (inside, remote) = (ep(HOST), ep(SERVER));
+        let at = nat.nat.pin(Proto::Udp, inside, remote, nat.now).unwrap().unwrap();
+        nat.wait(7200);
+        assert_eq!(nat.reply(SERVER, at), Ok(inside), "{name}: without a packet from inside");
+        assert_eq!(nat.out(udp(HOST, SERVER)), at, "{name}");
+        nat.wait(7200);
+        assert_eq!(nat.reply(SERVER, at), Ok(inside), "{name}: packets do not shorten it");
+        if name != "full-cone" {
+            assert_ne!(nat.reply(STRANGER, at), Ok(inside), "{name}: it is for one other end");
+        }
+        assert!(nat.nat.unpin(Proto::Udp, inside, remote, nat.now));
+        assert!(!nat.nat.unpin(Proto::Udp, inside, remote, nat.now), "{name}: once");
+        nat.wait(20);
+        assert_eq!(nat.reply(SERVER, at), Ok(inside), "{name}: its time has only begun");
+        nat.wait(400);
+        assert_eq!(nat.reply(SERVER, at), Err("no-binding"), "{name}");
+    }
+}
+
+#[test]
+fn a_pin_takes_the_conversation_that_there_is() {
+    let mut nat = Bench::preset("symmetric");
+    let at = nat.out(udp(HOST, SERVER));
+    assert_eq!(nat.nat.pin(Proto::Udp, ep(HOST), ep(SERVER), nat.now), Some(Ok(at)));
+    assert_eq!(nat.nat.conversations(), 1);
+    nat.wait(7200);
+    assert_eq!(nat.reply(SERVER, at), Ok(ep(HOST)));
+}

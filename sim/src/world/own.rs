@@ -92,11 +92,15 @@ impl World {
                     let result = nat.map(|nat| nat.map(transport(proto), inside, wanted, None, now));
                     Some((id, result.unwrap_or(Err(nat::MapError::NoExternalAddress)).map_err(refusal)))
                 }
-                // A mapping towards one other end lives by its packets here.
-                Request::Peer { id, .. } => Some((id, Err(MapError::Unsupported))),
-                Request::Unmap { proto, external, .. } => {
-                    if let Some(nat) = nat {
-                        nat.unmap(transport(proto), external, now);
+                Request::Peer { id, proto, inside, remote, .. } => {
+                    let result = nat.and_then(|nat| nat.pin(transport(proto), inside, remote, now));
+                    Some((id, result.unwrap_or(Err(nat::MapError::NoExternalAddress)).map_err(refusal)))
+                }
+                Request::Unmap { proto, inside, external, remote } => {
+                    match (nat, remote) {
+                        (Some(nat), Some(remote)) => drop(nat.unpin(transport(proto), inside, remote, now)),
+                        (Some(nat), None) => drop(nat.unmap(transport(proto), external, now)),
+                        (None, _) => {}
                     }
                     None
                 }

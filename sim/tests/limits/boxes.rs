@@ -123,21 +123,28 @@ fn gateways(scenario: &Scenario) -> Vec<(String, String, bool)> {
 fn pinholes_of_ipv6_alone() {
     let homes = "router.home = { region = \"eu-west\", ipv6 = \"routed\", firewall6 = \"stateful\", gateway = \"all\" }\n\
                  host.takkie = { behind = \"home\", address = \"192.168.1.2\" }\nhost.flappie = { region = \"us-east\" }\n";
-    let scenario = scenario(&format!("title = \"A home with both\"\nuntil = \"10s\"\n{homes}"));
+    let home = |nat: &str| {
+        let homes =
+            homes.replace("region = \"eu-west\",", &format!("region = \"eu-west\", nat = \"{nat}\","));
+        scenario(&format!("title = \"A home with both\"\nuntil = \"10s\"\n{homes}"))
+    };
+    let scenario = home("port-restricted-cone");
     let asked = gateways(&scenario);
     assert!(asked.iter().any(|(_, what, v6)| what == "opened" && !v6), "{asked:?}");
     assert!(asked.iter().all(|(_, _, v6)| !v6), "{asked:?}");
 
-    // The gateway speaks PEER; what the router can do with it is a hole in the firewall.
+    // PEER keeps a conversation of the axes' NAT, and makes a hole in a firewall; Linux's NAT knows nothing of it.
     let own = scenario_address(&scenario, "takkie");
     let ask = [
-        ("192.168.1.1:5351".to_owned(), pcp("192.168.1.2", None)),
-        ("192.168.1.1:5351".to_owned(), pcp("192.168.1.2", Some("203.0.113.1"))),
-        (format!("[{}]:5351", own.1), pcp(&own.0, Some("2001:db8::1"))),
+        ("port-restricted-cone", "192.168.1.1:5351".to_owned(), pcp("192.168.1.2", None)),
+        ("port-restricted-cone", "192.168.1.1:5351".to_owned(), pcp("192.168.1.2", Some("203.0.113.1"))),
+        ("linux", "192.168.1.1:5351".to_owned(), pcp("192.168.1.2", Some("203.0.113.1"))),
+        ("port-restricted-cone", format!("[{}]:5351", own.1), pcp(&own.0, Some("2001:db8::1"))),
     ];
     let answers: Vec<_> = ask
         .into_iter()
-        .map(|(gateway, data)| {
+        .map(|(nat, gateway, data)| {
+            let scenario = home(nat);
             let topology = Topology::new(&scenario).expect("a sound network");
             let mut world = World::new(&scenario, &topology, Seed(1), Options::default()).expect("a world");
             let answers = super::Seen::default();
@@ -155,7 +162,7 @@ fn pinholes_of_ipv6_alone() {
         })
         .collect();
     // The opcode with the bit of an answer (RFC 6887 §7.2), and whether it says success.
-    assert_eq!(answers, [[(0x81, true)], [(0x82, false)], [(0x82, true)]]);
+    assert_eq!(answers, [[(0x81, true)], [(0x82, true)], [(0x82, false)], [(0x82, true)]]);
 }
 
 /// The IPv6 address of a host, and that of the router above it.
