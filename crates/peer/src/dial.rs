@@ -371,7 +371,7 @@ impl Dial {
         self.report(ServerState::Failed, reason, env);
         self.at = (self.at + 1) % self.addresses.len().max(1);
         self.failed += 1;
-        if self.failed < self.addresses.iter().filter(|to| env.out.reach.reaches(**to)).count() {
+        if self.failed < self.addresses.iter().filter(|to| self.is_reached(**to, env.out.reach)).count() {
             self.connect(env);
         } else {
             self.failures = self.failures.max(1);
@@ -412,8 +412,9 @@ impl Dial {
         self.state = State::Idle;
         let count = self.addresses.len();
         let mut from_here = (0..count).map(|i| (self.at + i) % count);
-        let Some(at) = from_here.find(|at| env.out.reach.reaches(self.addresses[*at])) else { return };
-        let to = env.out.reach.on_wire(self.addresses[at]);
+        let reach = env.out.reach;
+        let Some(at) = from_here.find(|at| self.is_reached(self.addresses[*at], reach)) else { return };
+        let to = self.proxy.as_ref().map_or(self.addresses[at], |proxy| proxy.address);
         self.at = at;
         let conn = env.out.conn();
         self.state = State::Connecting { conn, deadline: env.now + env.policy.connect_timeout };
@@ -423,8 +424,12 @@ impl Dial {
         self.tunnel = None;
         self.tls = None;
         self.report(ServerState::Connecting, "", env);
-        let to = self.proxy.as_ref().map_or(to, |proxy| proxy.address);
-        env.out.transmits.push_back(Transmit::Connect { conn, to });
+        env.out.transmits.push_back(Transmit::Connect { conn, to: reach.on_wire(to) });
+    }
+
+    /// Whether a connection to that address can come about from here. A proxy has addresses of its own, of any IP version.
+    fn is_reached(&self, to: SocketAddr, reach: Reach) -> bool {
+        reach.reaches(self.proxy.as_ref().map_or(to, |proxy| proxy.address))
     }
 
     fn report(&self, state: ServerState, reason: &str, env: &mut Env<'_>) {

@@ -3,20 +3,27 @@
 use crate::upstream::{Dialer, Told, Upstream};
 use crate::{ConnId, Input, Output};
 use coord::relay::{Relay, RelayEvent};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
+use trace::{Event, Name};
 
 /// The stream to the coordination server, and the clients that wait for an answer. A key that is not on the list may be that of
 /// a machine which has only just joined: its client waits until the list changes, for as long as a handshake may take.
 pub(crate) struct AllowList {
+    /// The relay's name.
+    name: Name,
     relay: Relay,
     dialer: Dialer,
     waiting: BTreeMap<derp::ConnId, derp::PublicKey>,
+    /// Why the server does not tell the list any more, as it was logged last.
+    missing: Option<String>,
+    out: VecDeque<Output>,
 }
 
 impl AllowList {
-    pub(crate) fn new(relay: Relay, coordinator: Upstream, now: Instant) -> AllowList {
-        AllowList { relay, dialer: Dialer::new(coordinator, now), waiting: BTreeMap::new() }
+    pub(crate) fn new(name: Name, relay: Relay, coordinator: Upstream, now: Instant) -> AllowList {
+        let (dialer, waiting) = (Dialer::new(coordinator, now), BTreeMap::new());
+        AllowList { name, relay, dialer, waiting, missing: None, out: VecDeque::new() }
     }
 
     /// Something happened on a connection; `false` if that is not this list's own.
@@ -33,16 +40,37 @@ impl AllowList {
         if told.opened {
             self.relay.connected(now);
         }
+        let mut lost = told.lost.clone();
         if !told.data.is_empty()
             && let Err(error) = self.relay.handle_stream(&told.data, now)
         {
-            self.dialer.hang_up(&error.to_string(), now);
-            self.relay.closed();
+            lost = self.dialer.hang_up(&error.to_string(), now).lost.or(lost);
         }
-        if told.lost.is_some() {
-            self.relay.closed();
+        if let Some(why) = lost {
+            self.lost(why);
         }
         self.dialer.write(|space| self.relay.poll_transmit(space));
+    }
+
+    fn lost(&mut self, why: String) {
+        self.relay.closed();
+        // What fails again and again for one reason is one line.
+        if self.missing.as_ref() != Some(&why) {
+            let kept = if self.relay.allows(&[0; 32]).is_some() {
+                "the last answer stays in force"
+            } else {
+                "nobody"
+            };
+            self.log(format!(
+                "the coordination server does not say who may use this relay ({why}); until it does: {kept}"
+            ));
+            self.missing = Some(why);
+        }
+    }
+
+    fn log(&mut self, what: String) {
+        let node = self.name.clone();
+        self.out.push_back(Output::Event(Box::new(Event::Warning { node, what })));
     }
 
     pub(crate) fn handle_timeout(&mut self, next: &mut u64, now: Instant) {
@@ -56,7 +84,7 @@ impl AllowList {
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<Output> {
-        self.dialer.poll_output()
+        self.out.pop_front().or_else(|| self.dialer.poll_output())
     }
 
     /// The relay ends.
@@ -69,9 +97,9 @@ impl AllowList {
         self.waiting.insert(conn, key);
     }
 
-    /// A client's connection is gone.
-    pub(crate) fn forget(&mut self, conn: derp::ConnId) {
-        self.waiting.remove(&conn);
+    /// A client's connection is gone. Its key, if it was still waiting.
+    pub(crate) fn forget(&mut self, conn: derp::ConnId) -> Option<derp::PublicKey> {
+        self.waiting.remove(&conn)
     }
 
     /// A client that may use the relay from now on.
@@ -89,10 +117,15 @@ impl AllowList {
             match self.relay.poll_event()? {
                 RelayEvent::Dismissed(key) => return Some(derp::PublicKey(key)),
                 RelayEvent::Failed(error) => {
-                    self.dialer.hang_up(&error.to_string(), now);
-                    self.relay.closed();
+                    if let Some(why) = self.dialer.hang_up(&error.to_string(), now).lost {
+                        self.lost(why);
+                    }
                 }
-                RelayEvent::Listed => self.dialer.works(),
+                RelayEvent::Listed => {
+                    self.dialer.works();
+                    self.missing = None;
+                    self.log("the coordination server says who may use this relay".to_owned());
+                }
             }
         }
     }

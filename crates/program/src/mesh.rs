@@ -13,6 +13,9 @@ use trace::{Event, Name};
 
 /// The longest that another relay may ask to be left alone for, as of peers.
 const RESTART_MAX: Duration = Duration::from_secs(30);
+/// A relay that does not know the region's secret hangs up as soon as it is asked who is there. A link that lasts longer than
+/// that takes, or on which somebody is told of, is one.
+const STEADY_AFTER: Duration = Duration::from_secs(1);
 
 /// Another relay of the region.
 #[derive(Debug)]
@@ -29,10 +32,22 @@ struct Link {
     name: Name,
     dialer: Dialer,
     client: Client,
+    /// The handshake is over; from then on it is taken for a link.
+    steady_at: Option<Instant>,
     /// Whether the last that was logged is that it works.
     is_up: bool,
     /// Whether anything was logged since it last worked.
     told: bool,
+}
+
+impl Link {
+    /// The other relay takes this one for one of its region. Words for the log, if that is news.
+    fn works(&mut self) -> Option<String> {
+        self.steady_at.take()?;
+        self.dialer.works();
+        (self.is_up, self.told) = (true, false);
+        Some(format!("link to relay {}: up", self.name))
+    }
 }
 
 /// All links of a relay.
@@ -62,7 +77,7 @@ impl Mesh {
                 ..ClientConfig::new(key.clone(), name.as_ref())
             };
             let client = Client::new(config, ChaCha12Rng::from_seed(seed), now);
-            Link { name, dialer: Dialer::new(at, now), client, is_up: false, told: false }
+            Link { name, dialer: Dialer::new(at, now), client, steady_at: None, is_up: false, told: false }
         };
         Mesh { name, links: siblings.into_iter().map(link).collect(), out: VecDeque::new() }
     }
@@ -110,13 +125,11 @@ impl Mesh {
         let mut dead = false;
         while let Some(event) = link.client.poll_event() {
             match event {
-                ClientEvent::Ready { .. } => {
-                    link.dialer.works();
-                    (link.is_up, link.told) = (true, false);
-                    let what = format!("link to relay {}: up", link.name);
-                    self.out.push_back(warning(&self.name, what));
+                ClientEvent::Ready { .. } => link.steady_at = Some(now + STEADY_AFTER),
+                ClientEvent::PeerPresent { key, .. } => {
+                    server.mesh_present(id, key);
+                    self.out.extend(link.works().map(|what| warning(&self.name, what)));
                 }
-                ClientEvent::PeerPresent { key, .. } => server.mesh_present(id, key),
                 ClientEvent::PeerGone { key, .. } => server.mesh_gone(id, key),
                 ClientEvent::Restarting { reconnect_in, .. } => {
                     link.dialer.hold_off(now + reconnect_in.min(RESTART_MAX));
@@ -132,6 +145,10 @@ impl Mesh {
         let link = &mut self.links[n];
         link.client.closed(now);
         server.mesh_down(LinkId(n as u32));
+        let why = match link.steady_at.take() {
+            Some(_) => "closed right after the handshake: is its secret the same?",
+            None => why,
+        };
         // A relay that stays away is not worth a line at each attempt.
         if std::mem::take(&mut link.is_up) || !link.told {
             link.told = true;
@@ -155,13 +172,19 @@ impl Mesh {
         for n in 0..self.links.len() {
             let link = &mut self.links[n];
             link.client.handle_timeout(now);
+            if link.steady_at.is_some_and(|at| at <= now) {
+                self.out.extend(link.works().map(|what| warning(&self.name, what)));
+            }
             let told = link.dialer.handle_timeout(next, now);
             self.told(n, &told, server, now);
         }
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let of = |link: &Link| link.dialer.poll_timeout().into_iter().chain(link.client.poll_timeout()).min();
+        let of = |link: &Link| {
+            let steady = link.steady_at.map(|at| (at, "steady link"));
+            link.dialer.poll_timeout().into_iter().chain(link.client.poll_timeout()).chain(steady).min()
+        };
         self.links.iter().filter_map(of).min()
     }
 

@@ -153,7 +153,8 @@ impl RelayProgram {
         coordinator: Upstream,
         now: Instant,
     ) -> RelayProgram {
-        RelayProgram { allowed: Some(AllowList::new(asks, coordinator, now)), ..self }
+        let list = AllowList::new(self.name.clone(), asks, coordinator, now);
+        RelayProgram { allowed: Some(list), ..self }
     }
 
     /// It keeps a link to each of the other relays of its region, and hands packets for their clients over. `key` is its own
@@ -290,15 +291,21 @@ impl RelayProgram {
     /// What an event of the relay means for the list and for the log.
     fn event(&mut self, event: &derp::server::ServerEvent) -> Option<Output> {
         use derp::server::ServerEvent::{Admission, ClientLeft, Refused};
+        let mut stranger = None;
         if let Some(list) = &mut self.allowed {
             match event {
                 Admission { conn, key, .. } => list.ask(*conn, *key),
-                ClientLeft { conn, .. } | Refused { conn, .. } => list.forget(*conn),
+                ClientLeft { conn, .. } => drop(list.forget(*conn)),
+                Refused { conn, remote, .. } => {
+                    stranger = list.forget(*conn).map(|key| {
+                        format!("refused {remote}: {} is no key of this relay's network", key.to_hex())
+                    });
+                }
                 _ => {}
             }
             self.decide();
         }
-        let what = relay_words(event)?;
+        let what = stranger.or_else(|| relay_words(event))?;
         Some(Output::Event(Box::new(Event::Warning { node: self.name.clone(), what })))
     }
 }
@@ -312,6 +319,12 @@ fn relay_words(event: &derp::server::ServerEvent) -> Option<String> {
                 derp::server::DropReason::QueueFull => "its receiver's queue is full",
             };
             Some(format!("relay dropped a packet of {bytes} bytes: {why}"))
+        }
+        derp::server::ServerEvent::ClientLeft { key, why: derp::server::LeaveReason::NotMesh, .. } => {
+            let key = key.to_hex();
+            Some(format!(
+                "{key} is no relay of this region: it showed another secret than this one's, or none"
+            ))
         }
         _ => None,
     }

@@ -16,13 +16,13 @@ pub enum ConnectError {
     #[error("the proxy's answer is not HTTP")]
     Malformed,
     /// Status 407 (RFC 9110 §15.5.8).
-    #[error("the proxy wants other credentials")]
+    #[error("the proxy wants credentials, or other ones (status 407)")]
     Unauthorized,
     /// Status 403: the proxy connects nobody there.
-    #[error("the proxy does not connect to that port")]
+    #[error("the proxy does not connect to that port (status 403)")]
     Forbidden,
     /// Any other status outside 2xx.
-    #[error("the proxy answered {0}")]
+    #[error("the proxy answered with status {0}")]
     Status(u16),
 }
 

@@ -6,6 +6,7 @@
     reason = "processes on real sockets, in real time"
 )]
 
+mod flags;
 mod loopback;
 #[cfg(target_os = "linux")]
 mod namespaces;
@@ -123,6 +124,21 @@ impl Running {
             };
             if line["fields"]["message"] == message {
                 return line["fields"][field].as_str().unwrap_or_default().to_owned();
+            }
+            heard.push(line);
+        }
+    }
+
+    /// Waits until it says something with these words in it, and returns all of that.
+    fn hears(&self, words: &str) -> String {
+        let (by, mut heard) = (Instant::now() + PATIENCE, Vec::new());
+        loop {
+            let Ok(line) = self.log.recv_timeout(by.saturating_duration_since(Instant::now())) else {
+                panic!("it did not speak of {words:?}: {heard:#?}");
+            };
+            let line = line.get("fields").unwrap_or(&line).to_string();
+            if line.contains(words) {
+                return line;
             }
             heard.push(line);
         }

@@ -211,6 +211,20 @@ fn a_port_that_the_proxy_forbids_is_followed_by_the_next() {
 }
 
 #[test]
+fn a_proxy_leads_to_addresses_of_an_ip_version_that_the_machine_lacks() {
+    for (proxy, dialled) in [("[2001:db8::3]:3128", vec![3128]), ("192.168.1.3:3128", vec![])] {
+        let mut bench = Bench::new();
+        let proxy = Proxy { address: proxy.parse().unwrap(), credentials: None };
+        bench.dial =
+            Dial::new(Server::Coordinator, bench.dial.addresses.clone(), Some(Arc::new(proxy)), None);
+        bench.out = Out::default();
+        bench.out.reach = Reach::of(&["[2001:db8::2]:1".parse().unwrap()], None);
+        bench.with(Dial::start);
+        assert_eq!(bench.dialled(), dialled);
+    }
+}
+
+#[test]
 fn a_proxy_that_says_nothing_is_given_up() {
     let mut bench = proxied(1000);
     assert_eq!(bench.step(), Duration::from_secs(5));

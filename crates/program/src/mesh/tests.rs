@@ -33,15 +33,20 @@ fn address(relay: usize) -> std::net::SocketAddr {
 
 impl Bench {
     /// `trusted`: the keys by which each relay knows the other.
-    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
     fn new(trusted: [u8; 2]) -> Bench {
+        Bench::with_secrets(trusted, ["the region's secret"; 2])
+    }
+
+    /// `secrets`: what each of them takes for the region's.
+    #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
+    fn with_secrets(trusted: [u8; 2], secrets: [&str; 2]) -> Bench {
         let now = Instant::now();
         let clock = Clock::new(1000 * SECOND, now);
-        let secret = MeshKey::new("the region's secret").unwrap();
         let rng = ChaCha12Rng::seed_from_u64;
         let identity =
             |n: u8| Identity::self_signed([n; 32], &["relay"], Duration::ZERO, 2000 * SECOND).unwrap();
         let relay = |n: u8| {
+            let secret = MeshKey::new(secrets[usize::from(n)]).unwrap();
             let config = ServerConfig { mesh_key: Some(secret.clone()), ..ServerConfig::default() };
             let server = Server::new(config, key(n), rng(n.into()), now);
             let other = 1 - n;
@@ -222,8 +227,22 @@ fn a_relay_with_another_key_is_not_told_the_secret() {
     let mut bench = Bench::new([9, 0]);
     let (a, b) = (bench.join(0, 7), bench.join(1, 8));
     assert_eq!(bench.send(a.0, b, b"x"), []);
+    bench.wait(10 * SECOND);
     assert!(!bench.log.iter().any(|line| line.contains("relay1: up")), "{:?}", bench.log);
     assert!(!bench.relays[1].program().server().is_connected(&key(0).public()));
+}
+
+#[test]
+fn a_relay_with_another_secret_is_told_apart_once_and_asks_ever_less_often() {
+    let mut bench = Bench::with_secrets([1, 0], ["the region's secret", "a guess"]);
+    let (a, b) = (bench.join(0, 7), bench.join(1, 8));
+    assert_eq!(bench.send(a.0, b, b"x"), []);
+    bench.wait(60 * SECOND);
+    let said = |words: &str| bench.log.iter().filter(|line| line.contains(words)).count();
+    assert_eq!((said("is its secret the same"), said(": up")), (2, 0), "{:?}", bench.log);
+    // Waits of 1, 2, 4, 8, 16 and 32 s, or half of each, from both sides.
+    assert!((10..=14).contains(&bench.connects), "{} attempts", bench.connects);
+    assert!(said("no relay of this region") > 0, "{:?}", bench.log);
 }
 
 #[test]
