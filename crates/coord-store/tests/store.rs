@@ -38,8 +38,8 @@ fn register(server: &mut Server, store: &mut Store, conn: u64, machine_key: [u8;
         machine_key,
         server_key: coord::public_key(&PRIVATE),
         name: "machine".into(),
-        node_key: machine_key,
-        disco_key: [1; 32],
+        node_key: coord::KeyPair::new(machine_key),
+        disco_key: coord::KeyPair::new([1; 32]),
         host: String::new(),
         auth_key: None,
     };

@@ -44,6 +44,8 @@ pub(crate) struct Channel {
     /// Sealed bytes to write.
     output: BytesMut,
     records: u64,
+    /// The handshake's hash: no other stream has the same.
+    transcript: [u8; 32],
 }
 
 enum State {
@@ -106,6 +108,7 @@ impl Channel {
             queued: 0,
             output: BytesMut::new(),
             records: 0,
+            transcript: [0; 32],
         }
     }
 
@@ -123,6 +126,11 @@ impl Channel {
             self.plain.clear();
         }
         next
+    }
+
+    /// What names this stream and no other (Noise specification §11.2); zeros before the handshake is done.
+    pub(crate) fn transcript(&self) -> &[u8; 32] {
+        &self.transcript
     }
 
     /// How many records were verified: progress that proves the other side alive.
@@ -269,6 +277,7 @@ impl Channel {
     fn open(&mut self, handshake: HandshakeState, door: Door) -> Result<Incoming, Error> {
         let remote = handshake.get_remote_static().and_then(|key| key.try_into().ok());
         let remote = remote.ok_or(Error::Handshake)?;
+        self.transcript.copy_from_slice(handshake.get_handshake_hash());
         let transport = handshake.into_transport_mode().map_err(|_| Error::Handshake)?;
         self.state = State::Open(Box::new(transport));
         self.records += 1;

@@ -10,6 +10,7 @@ use rand_chacha::ChaCha12Rng;
 
 use crate::channel::{Channel, Incoming};
 use crate::http::Door;
+use crate::proof::{KeyPair, Use, prove};
 use crate::wire::{ToClient, ToServer, frame, parse_to_client};
 use crate::{
     DEAD_AFTER, Delta, Error, HANDSHAKE_WITHIN, KEEP_ALIVE, MAP_WITHIN, MapUpdate, MapVersion, NodeInfo,
@@ -25,10 +26,10 @@ pub struct ClientConfig {
     pub server_key: [u8; 32],
     /// What the owner calls this machine: 1 to 63 bytes without control characters.
     pub name: String,
-    /// Its WireGuard public key.
-    pub node_key: [u8; 32],
-    /// Its disco public key.
-    pub disco_key: [u8; 32],
+    /// Its WireGuard key.
+    pub node_key: KeyPair,
+    /// Its disco key.
+    pub disco_key: KeyPair,
     /// What the server's HTTP `Host` field says; the stream does not depend on it.
     pub host: String,
     /// The pre-authentication key, where not everybody may join. Once the machine is in, it is not looked at any more.
@@ -113,12 +114,14 @@ impl Client {
         self.have = Some((version, None));
     }
 
-    /// Registers this WireGuard public key in place of the one until now. It is in force when what the map says of ourselves
+    /// Registers this WireGuard key in place of the one until now. It is in force when what the map says of ourselves
     /// has it; until then others know the old one.
-    pub fn rotate(&mut self, node_key: [u8; 32]) {
+    pub fn rotate(&mut self, node_key: KeyPair) {
         self.config.node_key = node_key;
         if let Some(stream) = self.stream.as_mut().filter(|stream| stream.registered) {
-            stream.channel.push(frame(&ToServer::Rotate { node_key }));
+            let node_proof =
+                prove(&node_key, &self.config.server_key, Use::Node, stream.channel.transcript());
+            stream.channel.push(frame(&ToServer::Rotate { node_key: node_key.public, node_proof }));
         }
     }
 
@@ -233,10 +236,16 @@ impl Client {
                 Incoming::Opened { .. } => {
                     stream.opened = true;
                     self.dirty = false;
+                    let ClientConfig { server_key, node_key, disco_key, .. } = &self.config;
+                    let transcript = stream.channel.transcript();
+                    let node_proof = prove(node_key, server_key, Use::Node, transcript);
+                    let disco_proof = prove(disco_key, server_key, Use::Disco, transcript);
                     stream.channel.push(frame(&ToServer::Register {
                         name: self.config.name.clone(),
-                        node_key: self.config.node_key,
-                        disco_key: self.config.disco_key,
+                        node_key: node_key.public,
+                        disco_key: disco_key.public,
+                        node_proof,
+                        disco_proof,
                         auth_key: self.config.auth_key.clone(),
                         have: self.have.as_ref().map(|(version, _)| *version),
                         update: self.update.clone(),

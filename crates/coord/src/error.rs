@@ -69,6 +69,9 @@ pub enum Refusal {
     /// The node key was registered by another machine key.
     #[error("the node key belongs to another machine")]
     NodeKeyTaken,
+    /// The machine has not shown that it has the private half of a key that it names.
+    #[error("the private half of the node key or the disco key was not shown")]
+    KeyNotProven,
     /// More endpoints than the server keeps.
     #[error("too many endpoints")]
     TooManyEndpoints,

@@ -5,6 +5,7 @@
 //! arrives and writes what it is given:
 //!
 //! ```
+//! use coord::KeyPair;
 //! use coord::client::{Client, ClientConfig, Event};
 //! use coord::server::{ConnId, Server, ServerConfig, ServerTransmit};
 //! use rand_chacha::{ChaCha12Rng, rand_core::SeedableRng};
@@ -15,8 +16,8 @@
 //!     machine_key: [3; 32], // private
 //!     server_key: server.public_key(),
 //!     name: "laptop".into(),
-//!     node_key: [4; 32],
-//!     disco_key: [5; 32],
+//!     node_key: KeyPair::new([4; 32]),
+//!     disco_key: KeyPair::new([5; 32]),
 //!     host: "coord.example".into(),
 //!     auth_key: None,
 //! };
@@ -55,7 +56,7 @@
 //! 3. The plaintexts of the later records are one byte stream of messages: `u32` big-endian length and JSON ([`wire`]).
 //!    A message may span records, as a Noise message is limited to 65,535 bytes, and a record may hold several messages.
 //!
-//! The client registers, sends its state whenever it changes, and gets one full map and then deltas with consecutive generation
+//! The client registers, showing that it has the private halves of the keys it names, sends its state whenever it changes, and gets one full map and then deltas with consecutive generation
 //! numbers; with the map of an earlier stream it gets what is different since, as long as the server can tell. Both sides send a
 //! keep-alive each [`KEEP_ALIVE`] and give a stream up that was silent for [`DEAD_AFTER`].
 //! JSON fields and message types that a receiver does not know are ignored; missing new fields take defaults.
@@ -75,6 +76,7 @@ mod channel;
 pub mod client;
 mod error;
 mod http;
+mod proof;
 pub mod relay;
 mod saved;
 pub mod server;
@@ -86,6 +88,7 @@ pub use access::{Access, AccessError, Grants};
 pub use channel::{MAX_FROM_CLIENT, MAX_FROM_SERVER};
 pub use error::{Error, Refusal};
 pub use http::{Door, HEALTH, PROTOCOL};
+pub use proof::KeyPair;
 pub use saved::SavedError;
 pub use types::{
     Delta, Map, MapUpdate, MapVersion, NatFacts, NodeChange, NodeInfo, RelayInfo, RelayTls, Update,

@@ -21,6 +21,14 @@ pub enum ToServer {
         /// Its disco public key.
         #[serde(with = "hex_key")]
         disco_key: [u8; 32],
+        /// That the node key is the machine's: BLAKE2s (RFC 7693) of 32 bytes, keyed with the Diffie-Hellman secret of the node
+        /// key and the server's key, over `punchbag-coord/1 node key`, the hash of the Noise handshake (Noise specification
+        /// §11.2) and the public key.
+        #[serde(with = "hex_key")]
+        node_proof: [u8; 32],
+        /// The same of the disco key, with `punchbag-coord/1 disco key`.
+        #[serde(with = "hex_key")]
+        disco_proof: [u8; 32],
         /// What lets it in where not everybody may join.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         auth_key: Option<String>,
@@ -38,6 +46,9 @@ pub enum ToServer {
         /// The public key.
         #[serde(with = "hex_key")]
         node_key: [u8; 32],
+        /// That it is the machine's, as when it registers.
+        #[serde(with = "hex_key")]
+        node_proof: [u8; 32],
     },
     /// I am still here.
     KeepAlive,

@@ -282,10 +282,10 @@ fn a_relay_knows_who_may_use_it() {
     network.server.approve(1, network.now).unwrap();
     network.settle();
     let mut watch = watch(&mut network, RELAY);
-    assert_eq!(watch.relay.allows(&key(2, 1)), None, "nobody has said anything yet");
+    assert_eq!(watch.relay.allows(&coord::public_key(&key(2, 1))), None, "nobody has said anything yet");
     watch.pump(&mut network).unwrap();
     assert_eq!(watch.relay.poll_event(), Some(RelayEvent::Listed));
-    let allows = |watch: &Watch, number| watch.relay.allows(&key(2, number));
+    let allows = |watch: &Watch, number| watch.relay.allows(&coord::public_key(&key(2, number)));
     assert_eq!((allows(&watch, 1), allows(&watch, 2)), (Some(true), Some(false)), "who waits may not");
     network.server.approve(2, network.now).unwrap();
     network.server.handle_timeout(network.now + std::time::Duration::from_secs(1));
@@ -302,7 +302,7 @@ fn a_relay_knows_who_may_use_it() {
             watch.relay.handle_stream(&data, network.now).unwrap();
         }
     }
-    assert_eq!(watch.relay.poll_event(), Some(RelayEvent::Dismissed(key(2, 1))));
+    assert_eq!(watch.relay.poll_event(), Some(RelayEvent::Dismissed(coord::public_key(&key(2, 1)))));
     assert_eq!(allows(&watch, 1), Some(false));
     watch.relay.closed();
     assert_eq!(allows(&watch, 2), Some(true), "while the server is away what it said last counts");
@@ -313,7 +313,7 @@ fn only_a_relay_of_the_network_is_told_who_is_in_it() {
     let mut network = network();
     let mut watch = watch(&mut network, [0xEE; 32]);
     let _ = watch.pump(&mut network);
-    assert_eq!(watch.relay.allows(&key(2, 1)), None);
+    assert_eq!(watch.relay.allows(&coord::public_key(&key(2, 1))), None);
     let event = network.server.poll_event();
     assert!(matches!(&event, Some(ServerEvent::Rejected { error: Error::Stranger(_), .. })), "{event:?}");
 }

@@ -11,7 +11,7 @@ use coord::server::{
     Admission, EPHEMERAL_AFTER, Limits, NewKey, Server, ServerConfig, ServerEvent, key_record, key_text,
 };
 use coord::state::{Standing, State};
-use coord::{Access, Error, MapUpdate, MapVersion, Refusal, Update};
+use coord::{Access, Error, KeyPair, MapUpdate, MapVersion, Refusal, Update};
 
 /// A network that not everybody may join, with the keys 1 (single-use), 2 (reusable, ephemeral, tagged) and 3 (ends in a minute).
 fn closed() -> Network {
@@ -133,7 +133,8 @@ fn a_revoked_node_is_forgotten_by_all_and_does_not_come_back() {
     network.settle();
     assert_eq!(refusal(&network, gone), Some(Refusal::Revoked));
     assert!(network.machines[watcher].peers.is_empty());
-    let again = join(&mut network, ClientConfig { node_key: [77; 32], ..with_key(2, &text(2)) });
+    let again =
+        join(&mut network, ClientConfig { node_key: KeyPair::new([77; 32]), ..with_key(2, &text(2)) });
     assert_eq!(refusal(&network, again), Some(Refusal::Revoked), "not even with another node key");
 }
 
@@ -143,17 +144,21 @@ fn a_rotated_key_reaches_all_and_the_old_one_is_free() {
     (1..=2).for_each(|number| {
         network.join(number);
     });
-    network.machines[0].client.rotate(key(9, 1));
+    network.machines[0].client.rotate(KeyPair::new(key(9, 1)));
     network.settle();
-    assert_eq!(network.machines[1].peers[&1].node_key, key(9, 1));
+    assert_eq!(network.machines[1].peers[&1].node_key, coord::public_key(&key(9, 1)));
     let told = network.machines[0].maps().filter_map(|map| match map {
         MapUpdate::Delta(delta) => delta.you.as_ref().map(|you| you.node_key),
         MapUpdate::Full(_) => None,
     });
-    assert_eq!(told.collect::<Vec<_>>(), [key(9, 1)], "the node itself learns that it is in force");
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [coord::public_key(&key(9, 1))],
+        "the node itself learns that it is in force"
+    );
     network.assert_agreement();
     // The other cannot take a key that is in use.
-    network.machines[1].client.rotate(key(9, 1));
+    network.machines[1].client.rotate(KeyPair::new(key(9, 1)));
     network.settle();
     assert_eq!(refusal(&network, 1), Some(Refusal::NodeKeyTaken));
 }
@@ -168,13 +173,13 @@ fn a_node_key_ends_when_it_ends_and_a_new_one_goes_on() {
         network.join(number);
     });
     network.advance(Duration::from_secs(1800));
-    network.machines[1].client.rotate(key(9, 2));
+    network.machines[1].client.rotate(KeyPair::new(key(9, 2)));
     network.advance(Duration::from_secs(1801));
     assert_eq!(refusal(&network, 0), Some(Refusal::KeyExpired));
     assert!(network.machines[1].client.is_registered() && network.machines[1].peers.is_empty());
     let again = network.join(1);
     assert_eq!(refusal(&network, again), Some(Refusal::KeyExpired), "the same key stays at its end");
-    let fresh = join(&mut network, ClientConfig { node_key: key(9, 1), ..config(1) });
+    let fresh = join(&mut network, ClientConfig { node_key: KeyPair::new(key(9, 1)), ..config(1) });
     assert_eq!(network.machines[fresh].id(), 1, "the same node, with the same address");
     network.assert_agreement();
 }
@@ -193,9 +198,9 @@ fn where_keys_cannot_be_renewed_a_rotated_one_ends_when_the_first_would_have() {
         network.join(number);
     });
     network.advance(Duration::from_secs(1800));
-    network.machines[1].client.rotate(key(9, 2));
+    network.machines[1].client.rotate(KeyPair::new(key(9, 2)));
     network.disconnect(0);
-    network.machines[0].client.rotate(key(9, 1));
+    network.machines[0].client.rotate(KeyPair::new(key(9, 1)));
     network.settle();
     network.connect(0);
     network.settle();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::{Network, address, config, key, relay};
 use coord::client::Event;
 use coord::server::{LeaveReason, Limits, ServerEvent};
-use coord::{Error, MapUpdate, NatFacts, Refusal, Update};
+use coord::{Error, KeyPair, MapUpdate, NatFacts, Refusal, Update};
 
 fn update(port: u16) -> Update {
     Update {
@@ -32,7 +32,7 @@ fn the_first_machine_gets_the_first_address_and_a_full_map() {
     let Some(MapUpdate::Full(map)) = machine.maps().next() else { panic!("{:?}", machine.events) };
     let coord::Map { you, peers, relays, .. } = &**map;
     assert_eq!((you.id, you.name.as_str(), you.tunnel_ip, you.online), (1, "machine-1", tunnel_ip, true));
-    assert_eq!((you.node_key, you.disco_key), (key(2, 1), key(3, 1)));
+    assert_eq!((you.node_key, you.disco_key), (coord::public_key(&key(2, 1)), coord::public_key(&key(3, 1))));
     assert_eq!((peers.len(), relays.as_slice()), (0, &[relay()][..]));
     let joined = &network.server_events[0];
     assert!(matches!(joined, ServerEvent::Joined { id: 1, name, .. } if name == "machine-1"), "{joined:?}");
@@ -137,7 +137,7 @@ fn a_node_that_comes_back_replaces_its_old_stream() {
     });
     let old = network.machines[1].conn.unwrap();
     // The network took the old stream away without a word; the process started anew with another disco key.
-    let again = network.add(coord::client::ClientConfig { disco_key: [0xD1; 32], ..config(2) });
+    let again = network.add(coord::client::ClientConfig { disco_key: KeyPair::new([0xD1; 32]), ..config(2) });
     let new = network.connect(again);
     network.settle();
     assert!(network.closed.contains(&old) && !network.closed.contains(&new));
@@ -148,7 +148,7 @@ fn a_node_that_comes_back_replaces_its_old_stream() {
     network.server.closed(old, network.now);
     network.settle();
     let seen = &network.machines[0].peers[&2];
-    assert_eq!((seen.online, seen.disco_key), (true, [0xD1; 32]));
+    assert_eq!((seen.online, seen.disco_key), (true, coord::public_key(&[0xD1; 32])));
     assert!(!network.machines[0].maps().any(|map| {
         matches!(map, MapUpdate::Delta(delta) if delta.changed.iter().any(|change| change.online == Some(false)))
     }));
@@ -159,7 +159,7 @@ fn a_node_that_comes_back_replaces_its_old_stream() {
 fn another_machine_cannot_take_a_node_key() {
     let mut network = Network::new();
     network.join(1);
-    let thief = network.add(coord::client::ClientConfig { node_key: key(2, 1), ..config(9) });
+    let thief = network.add(coord::client::ClientConfig { node_key: KeyPair::new(key(2, 1)), ..config(9) });
     let conn = network.connect(thief);
     network.settle();
     let refused = &network.machines[thief].result;
@@ -167,6 +167,35 @@ fn another_machine_cannot_take_a_node_key() {
     assert!(network.closed.contains(&conn));
     assert!(network.machines[0].client.is_registered());
     assert_eq!(network.server.nodes().count(), 1);
+}
+
+#[test]
+fn a_key_whose_private_half_is_not_shown_is_nobodys() {
+    let mut network = Network::new();
+    let of_another = |public| KeyPair { public, private: [0x66; 32] };
+    let honest = config(9);
+    let liars = [
+        coord::client::ClientConfig { node_key: of_another(config(1).node_key.public), ..honest.clone() },
+        coord::client::ClientConfig { disco_key: of_another(config(1).disco_key.public), ..honest.clone() },
+    ];
+    for config in liars {
+        let liar = network.add(config);
+        network.connect(liar);
+        network.settle();
+        let refused = &network.machines[liar].result;
+        assert!(matches!(refused, Err(Error::Refused { code: Refusal::KeyNotProven, .. })), "{refused:?}");
+    }
+    assert_eq!(network.server.nodes().count(), 0);
+
+    // Nor does a machine that is in get such a key.
+    let liar = network.add(honest);
+    network.connect(liar);
+    network.settle();
+    network.machines[liar].client.rotate(of_another(config(1).node_key.public));
+    network.settle();
+    let refused = &network.machines[liar].result;
+    assert!(matches!(refused, Err(Error::Refused { code: Refusal::KeyNotProven, .. })), "{refused:?}");
+    assert_eq!(network.server.nodes().next().map(|node| node.node_key), Some(config(9).node_key.public));
 }
 
 #[test]

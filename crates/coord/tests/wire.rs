@@ -79,14 +79,17 @@ fn relays() -> impl Strategy<Value = RelayInfo> {
 
 fn to_server() -> impl Strategy<Value = ToServer> {
     prop_oneof![
-        (".{0,20}", keys(), keys(), updates()).prop_map(|(name, node_key, disco_key, update)| {
-            ToServer::Register { name, node_key, disco_key, auth_key: None, have: None, update }
+        (".{0,20}", [keys(), keys(), keys(), keys()], updates()).prop_map(|(name, keys, update)| {
+            let [node_key, disco_key, node_proof, disco_proof] = keys;
+            let (auth_key, have) = (None, None);
+            ToServer::Register { name, node_key, disco_key, node_proof, disco_proof, auth_key, have, update }
         }),
         (".{0,20}", keys(), ".{0,20}", versions()).prop_map(|(name, node_key, auth_key, have)| {
             let (auth_key, have, update) = (Some(auth_key), Some(have), Update::default());
-            ToServer::Register { name, node_key, disco_key: node_key, auth_key, have, update }
+            let (disco_key, node_proof, disco_proof) = (node_key, node_key, node_key);
+            ToServer::Register { name, node_key, disco_key, node_proof, disco_proof, auth_key, have, update }
         }),
-        keys().prop_map(|node_key| ToServer::Rotate { node_key }),
+        (keys(), keys()).prop_map(|(node_key, node_proof)| ToServer::Rotate { node_key, node_proof }),
         updates().prop_map(ToServer::Update),
         Just(ToServer::KeepAlive),
     ]
@@ -112,12 +115,22 @@ fn to_client() -> impl Strategy<Value = ToClient> {
 #[test]
 fn a_registration_reads_as_documented() {
     let key = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF";
-    let json =
-        format!(r#"{{"type":"register","name":"a","node_key":"{key}","disco_key":"{key}","later":[1]}}"#);
+    let proofs = format!(r#""node_proof":"{key}","disco_proof":"{key}""#);
+    let json = format!(
+        r#"{{"type":"register","name":"a","node_key":"{key}","disco_key":"{key}",{proofs},"later":[1]}}"#
+    );
     let bytes: [u8; 32] = std::array::from_fn(|at| u8::try_from(at % 16 * 0x11).unwrap());
     let (auth_key, have, update) = (None, None, Update::default());
-    let expected =
-        ToServer::Register { name: "a".into(), node_key: bytes, disco_key: bytes, auth_key, have, update };
+    let expected = ToServer::Register {
+        name: "a".into(),
+        node_key: bytes,
+        disco_key: bytes,
+        node_proof: bytes,
+        disco_proof: bytes,
+        auth_key,
+        have,
+        update,
+    };
     assert_eq!(serde_json::from_str::<ToServer>(&json).unwrap(), expected);
 }
 
@@ -142,9 +155,14 @@ fn a_saved_map_of_another_version_is_refused() {
 
 #[test]
 fn keys_of_wrong_length_or_digits_are_refused() {
+    let good = "0".repeat(64);
+    let message = |key: &str| {
+        let proofs = format!(r#""node_proof":"{good}","disco_proof":"{good}""#);
+        format!(r#"{{"type":"register","name":"a","node_key":"{key}","disco_key":"{good}",{proofs}}}"#)
+    };
+    assert!(serde_json::from_str::<ToServer>(&message(&good)).is_ok());
     for key in ["", "00", &"0".repeat(63), &"0".repeat(65), &"g".repeat(64), &"ä".repeat(32)] {
-        let json = format!(r#"{{"type":"register","name":"a","node_key":"{key}","disco_key":"{key}"}}"#);
-        assert!(serde_json::from_str::<ToServer>(&json).is_err(), "{key}");
+        assert!(serde_json::from_str::<ToServer>(&message(key)).is_err(), "{key}");
     }
 }
 

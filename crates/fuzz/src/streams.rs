@@ -201,8 +201,8 @@ pub(crate) mod coord_server {
             machine_key,
             server_key,
             name,
-            node_key: [3; 32],
-            disco_key: [4; 32],
+            node_key: coord::KeyPair::new([3; 32]),
+            disco_key: coord::KeyPair::new([4; 32]),
             host: "coord".into(),
             auth_key: Some("pbkey-1-00".into()),
         };

@@ -87,8 +87,8 @@ impl Net {
             machine_key: [0x23; 32],
             server_key: coordinator.public_key(),
             name: "flappie".into(),
-            node_key: public_key(&THEIRS),
-            disco_key: [0x24; 32],
+            node_key: coord::KeyPair::new(THEIRS),
+            disco_key: coord::KeyPair::new([0x24; 32]),
             host: String::new(),
             auth_key: None,
         };

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use coord::Update;
 use coord::client::{Client, ClientConfig, Event};
+use coord::{KeyPair, Update};
 
 use crate::config::Proxy;
 use crate::dial::{Dial, Env, Security, Server};
@@ -18,7 +18,7 @@ pub(crate) struct Signalling {
     client: Client,
     streaming: bool,
     /// The node key that was, while the server has not taken the next one.
-    rotates_from: Option<[u8; 32]>,
+    rotates_from: Option<KeyPair>,
     rotation_refused: bool,
 }
 
@@ -52,7 +52,7 @@ impl Signalling {
     }
 
     /// Registers this node key in place of the one `from`.
-    pub(crate) fn rotate(&mut self, node_key: [u8; 32], from: [u8; 32]) {
+    pub(crate) fn rotate(&mut self, node_key: KeyPair, from: KeyPair) {
         self.rotates_from = Some(from);
         self.client.rotate(node_key);
     }

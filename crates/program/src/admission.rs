@@ -192,8 +192,8 @@ mod tests {
                 machine_key: [6; 32],
                 server_key,
                 name: "takkie".into(),
-                node_key: node.public().0,
-                disco_key: [8; 32],
+                node_key: coord::KeyPair::new([7; 32]),
+                disco_key: coord::KeyPair::new([8; 32]),
                 host: String::new(),
                 auth_key: None,
             };

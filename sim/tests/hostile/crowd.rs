@@ -254,7 +254,8 @@ pub(crate) fn to_relay(key: [u8; 32]) -> Bytes {
 /// The same for the coordination server.
 fn to_coordinator() -> Bytes {
     let now = start();
-    let config = crate::identity::machine("mallory", SEED.bytes("mallory's machine"), [9; 32]);
+    let config =
+        crate::identity::machine("mallory", SEED.bytes("mallory's machine"), coord::KeyPair::new([9; 32]));
     let mut client = coord::client::Client::new(config, SEED.chacha("mallory's coordinator"), now);
     client.connected(now);
     let parts: Vec<Bytes> = std::iter::from_fn(|| client.poll_transmit(1 << 16)).collect();

@@ -12,13 +12,17 @@ use std::time::{Duration, Instant};
 use trace::Event;
 
 /// Who a machine says it is to the coordination server.
-pub(crate) fn machine(name: &str, machine_key: [u8; 32], node_key: [u8; 32]) -> coord::client::ClientConfig {
+pub(crate) fn machine(
+    name: &str,
+    machine_key: [u8; 32],
+    node_key: coord::KeyPair,
+) -> coord::client::ClientConfig {
     coord::client::ClientConfig {
         machine_key,
         server_key: coord::public_key(&SEED.bytes("coordinator key 0 of coordinator")),
         name: name.to_owned(),
         node_key,
-        disco_key: [8; 32],
+        disco_key: coord::KeyPair::new([8; 32]),
         host: String::new(),
         auth_key: None,
     }
@@ -142,11 +146,12 @@ fn a_client_of_the_relay_that_claims_anothers_key_gets_none_of_its_packets() {
     assert!(received(&records, "takkie", "ping takkie flappie").len() > 300, "its own packets reach takkie");
 }
 
-/// A node key belongs to the machine that brought it.
+/// A node key belongs to the machine that has its private half, whether it is there yet or not.
 #[test]
 fn a_machine_that_claims_anothers_node_key_is_turned_away_by_the_coordination_server() {
     let mut scene = Scene::relayed("");
-    let takkie = wireguard::public_key(&SEED.bytes("node key 0 of takkie"));
+    let public = wireguard::public_key(&SEED.bytes("node key 0 of takkie"));
+    let takkie = coord::KeyPair { public, private: SEED.bytes("mallory's node key") };
     let config = machine("takkie", SEED.bytes("mallory's machine"), takkie);
     let now = punchbag::world::Clock::new().now();
     let client = coord::client::Client::new(config, SEED.chacha("mallory"), now);

@@ -27,6 +27,7 @@ use self::registry::{Registration, Registry, Terms};
 use self::unstored::Unstored;
 use crate::channel::{Channel, Incoming};
 use crate::http::Door;
+use crate::proof::{Use, holds};
 use crate::state::{Change, Settings, Standing, State, Write};
 use crate::wire::{ToClient, ToServer, frame, parse};
 use crate::{DEAD_AFTER, Error, HANDSHAKE_WITHIN, KEEP_ALIVE, NodeInfo, Refusal, RelayInfo, Update};
@@ -465,7 +466,25 @@ impl Server {
     fn message(&mut self, conn: ConnId, message: ToServer, now: Instant) -> Result<(), Error> {
         let Some(stream) = self.conns.get_mut(&conn) else { return Ok(()) };
         match (message, stream.role) {
-            (ToServer::Register { name, node_key, disco_key, auth_key, have, update }, Role::Machine) => {
+            (
+                ToServer::Register {
+                    name,
+                    node_key,
+                    disco_key,
+                    node_proof,
+                    disco_proof,
+                    auth_key,
+                    have,
+                    update,
+                },
+                Role::Machine,
+            ) => {
+                let (private, transcript) = (&self.config.private_key, stream.channel.transcript());
+                if !holds(&node_key, private, Use::Node, transcript, &node_proof)
+                    || !holds(&disco_key, private, Use::Disco, transcript, &disco_proof)
+                {
+                    return Err(refused(Refusal::KeyNotProven));
+                }
                 let (machine, unix) = (stream.machine, self.unix(now));
                 if let Some(stream) = self.conns.get_mut(&conn) {
                     stream.have = have;
@@ -494,7 +513,11 @@ impl Server {
                 }
                 Ok(())
             }
-            (ToServer::Rotate { node_key }, Role::Arriving(id) | Role::Member(id)) => {
+            (ToServer::Rotate { node_key, node_proof }, Role::Arriving(id) | Role::Member(id)) => {
+                let (private, transcript) = (&self.config.private_key, stream.channel.transcript());
+                if !holds(&node_key, private, Use::Node, transcript, &node_proof) {
+                    return Err(refused(Refusal::KeyNotProven));
+                }
                 self.rotate(id, node_key, now).map_err(refused)
             }
             (ToServer::Update(_) | ToServer::Rotate { .. }, _) => {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use coord::client::{Client, ClientConfig, Event};
 use coord::server::{ConnId, Limits, Server, ServerConfig, ServerEvent, ServerTransmit};
-use coord::{Error, MapUpdate, NodeInfo, RelayInfo};
+use coord::{Error, KeyPair, MapUpdate, NodeInfo, RelayInfo};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
@@ -38,8 +38,8 @@ pub(crate) fn config(number: u64) -> ClientConfig {
         machine_key: key(1, number),
         server_key: coord::public_key(&SERVER_PRIVATE),
         name: format!("machine-{number}"),
-        node_key: key(2, number),
-        disco_key: key(3, number),
+        node_key: KeyPair::new(key(2, number)),
+        disco_key: KeyPair::new(key(3, number)),
         host: "coord.example".into(),
         auth_key: None,
     }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use coord::KeyPair;
 use coord::client::{ClientConfig, Event as CoordEvent};
 use coord::{Delta, Map, MapUpdate, NodeInfo, RelayInfo, Update};
 use disco::SharedKey;
@@ -109,13 +110,13 @@ impl Peer {
             machine_key: config.keys.machine,
             server_key: config.coordinator_key,
             name: config.name,
-            node_key: device.public_key(),
-            disco_key: disco_public.0,
+            node_key: KeyPair { public: device.public_key(), private: config.keys.node },
+            disco_key: KeyPair { public: disco_public.0, private: config.keys.disco },
             host: config.coordinator_host,
             auth_key: config.auth_key,
         };
         // One of another identity is of no use.
-        let kept = config.map.filter(|map| map.you.node_key == client.node_key);
+        let kept = config.map.filter(|map| map.you.node_key == client.node_key.public);
         let mut signalling =
             Signalling::new(client, config.coordinator, proxy.clone(), security, for_coord, now);
         if let Some(map) = &kept {

@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+use coord::KeyPair;
 use rand::Rng;
 
 use super::Peer;
@@ -107,7 +108,8 @@ impl Peer {
         let ready = next.relays.home().is_some_and(|home| next.relays.is_up(home));
         if next.ask_at.is_some_and(|at| ready || at <= now) {
             next.ask_at = None;
-            self.signalling.rotate(next.public, self.node_key);
+            let before = KeyPair { public: self.node_key, private: self.private_key };
+            self.signalling.rotate(KeyPair { public: next.public, private: next.key }, before);
         }
     }
 
