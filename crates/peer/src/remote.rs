@@ -150,22 +150,10 @@ impl Directory {
             }
             _ => Upsert::New { gone: self.remove(id) },
         };
-        if let Some(old) = self.remotes.get(&id) {
-            self.by_disco.swap_remove(&old.info.disco_key);
-            for ip in addresses(&old.info) {
-                self.by_ip.swap_remove(&ip);
-            }
-            if let Some(end) = old.info.key_expires {
-                self.ends.remove(&(end, id));
-            }
-        }
-        if let Some(end) = info.key_expires {
-            self.ends.insert((end, id));
-        }
-        self.by_node.insert(info.node_key, id);
-        self.by_disco.insert(info.disco_key, id);
-        for ip in addresses(&info) {
-            self.by_ip.insert(ip, id);
+        // Most news is of endpoints and who is online: what it is found by stays.
+        let filed = self.remotes.get(&id).is_some_and(|old| is_found_alike(&old.info, &info));
+        if !filed {
+            self.file(&info);
         }
         match self.remotes.get_mut(&id) {
             Some(remote) => {
@@ -180,6 +168,28 @@ impl Directory {
             }
         }
         result
+    }
+
+    /// Makes a peer found by what is known of it now, and no more by what was.
+    fn file(&mut self, info: &NodeInfo) {
+        let id = info.id;
+        if let Some(old) = self.remotes.get(&id) {
+            self.by_disco.swap_remove(&old.info.disco_key);
+            for ip in addresses(&old.info) {
+                self.by_ip.swap_remove(&ip);
+            }
+            if let Some(end) = old.info.key_expires {
+                self.ends.remove(&(end, id));
+            }
+        }
+        if let Some(end) = info.key_expires {
+            self.ends.insert((end, id));
+        }
+        self.by_node.insert(info.node_key, id);
+        self.by_disco.insert(info.disco_key, id);
+        for ip in addresses(info) {
+            self.by_ip.insert(ip, id);
+        }
     }
 
     /// Forgets a peer; gives its tunnel, if it had one.
@@ -254,6 +264,14 @@ impl Directory {
     pub(crate) fn due(&self, now: Instant) -> Vec<u32> {
         self.agenda.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect()
     }
+}
+
+/// Whether two states of a peer are found by the same keys and addresses, and end at the same time.
+fn is_found_alike(a: &NodeInfo, b: &NodeInfo) -> bool {
+    a.node_key == b.node_key
+        && a.disco_key == b.disco_key
+        && a.key_expires == b.key_expires
+        && addresses(a).eq(addresses(b))
 }
 
 /// A node's addresses inside the network.
