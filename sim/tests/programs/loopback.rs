@@ -149,3 +149,46 @@ fn an_administrator_lets_machines_in_and_sends_them_away() {
     let why = String::from_utf8_lossy(&stranger.stderr).into_owned();
     assert!(stranger.status.code() == Some(2) && why.contains("--admin keys"), "{why}");
 }
+
+#[test]
+fn a_coordination_server_takes_lifetimes_and_access_rules_from_its_file() {
+    let folder = Folder::new("terms");
+    let place = |name: &str| Place::here(&folder.0, name);
+    let (admin_at, coord_at, takkie_at) = (place("admin"), place("coord"), place("takkie"));
+    let written = |name: &str, text: &str| {
+        let path = folder.0.join(name);
+        std::fs::write(&path, text).expect("our own folder");
+        path.to_str().expect("text").to_owned()
+    };
+    let rules = written("rules.toml", "[[rules]]\nfrom = [\"takkie\"]\nto = [\"flappie\"]\n");
+    let key = admin_at.print(&["admin", "print-key"]);
+    let settings = |rules: &str| {
+        format!(
+            "listen = [\"127.0.0.1:0\"]\nadmin = [\"{key}\"]\nkey-lifetime = \"1h\"\naccess = \"{rules}\"\n"
+        )
+    };
+
+    let unsound = written("unsound.toml", "[[rules]]\nfrom = [\"group:staff\"]\nto = [\"*\"]\n");
+    let refused = coord_at.run(&["coord", "--config", &written("unsound-coord.toml", &settings(&unsound))]);
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        refused.status.code() == Some(2) && why.contains("unsound.toml") && why.contains("staff"),
+        "{why}"
+    );
+
+    let coord = coord_at.start(&["coord", "--config", &written("coord.toml", &settings(&rules))]);
+    let server = format!("{}@{}", coord_at.print(&["coord", "--print-key"]), coord.address("listening"));
+    let admin = |args: &[&str]| {
+        let answer = admin_at.print(&[&["admin", "--json", "--coord", &server][..], args].concat());
+        serde_json::from_str::<serde_json::Value>(&answer).expect("JSON")
+    };
+    let common = ["--coord", &server, "--address", "127.0.0.1", "--port", "0", "--socks5", "127.0.0.1:0"];
+    let _takkie = takkie_at.start(&[&["peer", "takkie"][..], &common].concat());
+    wait_until("takkie has registered", || admin(&["nodes"])["nodes"][0]["name"] == "takkie");
+    let node = &admin(&["nodes"])["nodes"][0];
+    let number = |value: &serde_json::Value| value.as_u64().expect("seconds of Unix time");
+    assert_eq!(number(&node["key_expires"]) - number(&node["created"]), 3600);
+    assert_eq!(admin(&["access", "show"])["access"]["rules"][0]["to"][0], "flappie");
+    let made = admin(&["keys", "create", "--lifetime", "90s"]);
+    assert_eq!(number(&made["expires"]) - number(&made["created"]), 90);
+}

@@ -8,6 +8,7 @@ use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use coord::admin::{Admin, Response};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -66,7 +67,8 @@ async fn perform(session: &mut Session, command: &AdminCommand) -> Result<Value,
             session.ask("DELETE", &path, None).await
         }
         AdminCommand::Keys(KeysCommand::List) => session.ask("GET", "/v1/keys", None).await,
-        AdminCommand::Keys(KeysCommand::Create { reusable, ephemeral, tag, lifetime_s }) => {
+        AdminCommand::Keys(KeysCommand::Create { reusable, ephemeral, tag, lifetime }) => {
+            let lifetime_s = lifetime.map(|time| time.0.as_secs());
             let new = json!({ "reusable": reusable, "ephemeral": ephemeral, "tags": tag, "lifetime_s": lifetime_s });
             session.ask("POST", "/v1/keys", Some(&new)).await
         }
@@ -75,14 +77,14 @@ async fn perform(session: &mut Session, command: &AdminCommand) -> Result<Value,
         }
         AdminCommand::Access(RulesCommand::Show) => session.ask("GET", "/v1/access", None).await,
         AdminCommand::Access(RulesCommand::Set { file }) => {
-            session.ask("PUT", "/v1/access", Some(&read(file)?)).await
+            session.ask("PUT", "/v1/access", Some(&read::<Value>(file)?)).await
         }
         AdminCommand::Access(RulesCommand::Clear) => session.ask("DELETE", "/v1/access", None).await,
     }
 }
 
 /// A file in TOML or, by its name, JSON.
-fn read(path: &Path) -> Result<Value, Failure> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     let text =
         std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let json = path.extension().is_some_and(|extension| extension == "json");

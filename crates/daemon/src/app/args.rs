@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Run the coordination server: it tells the machines of a network who the others are and where.
 ///
@@ -36,6 +37,15 @@ pub struct CoordArgs {
     /// The public key of an administrator, in hexadecimal digits: it opens the HTTP API.
     #[arg(long, value_name = "KEY")]
     pub admin: Vec<PublicKey>,
+    /// After what time a node key ends, such as 180d or 12h; a running peer makes itself a new one before that. For ever if not given.
+    #[arg(long, value_name = "TIME")]
+    pub key_lifetime: Option<Lifetime>,
+    /// A peer's new key ends when the one before would have ended: only an administrator lengthens that.
+    #[arg(long)]
+    pub no_renewal: bool,
+    /// Who may talk to whom, as long as no administrator says otherwise: a file as for `punchbag admin access set`.
+    #[arg(long, value_name = "FILE")]
+    pub access: Option<PathBuf>,
     /// Where keys and records are kept.
     #[arg(long, value_name = "FOLDER")]
     pub state: Option<PathBuf>,
@@ -297,9 +307,9 @@ pub enum KeysCommand {
         /// A tag that it gives them. More than once: all of these.
         #[arg(long, value_name = "TAG")]
         tag: Vec<String>,
-        /// For how many seconds it is good; without it, for ever.
-        #[arg(long, value_name = "SECONDS")]
-        lifetime_s: Option<u64>,
+        /// For how long it is good, such as 1h or 7d; without it, for ever.
+        #[arg(long, value_name = "TIME")]
+        lifetime: Option<Lifetime>,
     },
     /// Let it let nobody in any more.
     Revoke {
@@ -320,6 +330,23 @@ pub enum RulesCommand {
     },
     /// Back to the rules of the server's configuration.
     Clear,
+}
+
+/// A time that is told in words, such as `90d` or `1h 30min`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Lifetime(pub Duration);
+
+impl FromStr for Lifetime {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Lifetime, String> {
+        match humantime::parse_duration(text) {
+            Ok(time) if time >= Duration::from_secs(1) => Ok(Lifetime(time)),
+            Ok(_) => Err("less than a second is no lifetime; write it as 180d, 12h or 30min".to_owned()),
+            Err(error) => Err(format!("{error}; write it as 180d, 12h or 30min")),
+        }
+    }
 }
 
 /// A public key: 64 hexadecimal digits.
@@ -523,7 +550,7 @@ macro_rules! from_string {
         }
     )*};
 }
-from_string!(PublicKey, RelaySpec, CoordinatorSpec, ForwardSpec, Expose, ProxySpec);
+from_string!(Lifetime, PublicKey, RelaySpec, CoordinatorSpec, ForwardSpec, Expose, ProxySpec);
 
 /// What a flag says, or else the file.
 trait Or {
@@ -562,7 +589,7 @@ macro_rules! with_file {
         }
     };
 }
-with_file!(CoordArgs: listen, relay, closed, admin, no_tls, certificate, certificate_key, state, metrics, log; print_key, config);
+with_file!(CoordArgs: listen, relay, closed, admin, key_lifetime, no_renewal, access, no_tls, certificate, certificate_key, state, metrics, log; print_key, config);
 with_file!(RelayArgs: name, listen, coord, mesh, mesh_secret, authorities, stun, no_tls, certificate, certificate_key, state, metrics, log; print_key, config);
 with_file!(PeerArgs: name, coord, auth_key, port, address, tun, userspace, socks5, forward, expose, proxy, authorities, no_port_mapping, state, metrics, log; config);
 
@@ -607,6 +634,16 @@ mod tests {
         let flags = PeerArgs { config: Some(path), ..PeerArgs::default() };
         let error = flags.with_file().unwrap_err().to_string();
         assert!(error.contains("naam") && error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn a_lifetime_is_told_in_words_and_what_is_wrong_with_it_is_said() {
+        assert_eq!("180d".parse(), Ok(Lifetime(Duration::from_secs(180 * 86_400))));
+        assert_eq!("1h 30min".parse(), Ok(Lifetime(Duration::from_secs(5_400))));
+        for text in ["", "180", "12 parsecs", "-1h", "10ms"] {
+            let error = text.parse::<Lifetime>().unwrap_err();
+            assert!(error.contains("12h"), "{text}: {error}");
+        }
     }
 
     #[test]

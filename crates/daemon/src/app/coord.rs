@@ -1,10 +1,10 @@
 //! `punchbag coord`.
 
 use super::stored::StoredCoordinator;
-use super::{Certificate, CoordArgs, Failure, RelaySpec, host, metrics};
+use super::{Certificate, CoordArgs, Failure, RelaySpec, admin, host, metrics};
 use crate::{Handle, Options, TokioNet};
 use coord::server::{Admission, Server, ServerConfig};
-use coord::{RelayInfo, RelayTls};
+use coord::{Access, RelayInfo, RelayTls};
 use coord_store::Store;
 use program::{COORDINATOR_PORTS, CoordinatorProgram, Secured, TLS_PORT};
 use prometheus_client::registry::Registry;
@@ -35,8 +35,15 @@ pub(super) fn main(args: CoordArgs, json_logs: bool) -> Result<u8, Failure> {
         let relays =
             (1..).zip(&args.relay).map(|(n, relay)| info(region(n, relay, &args.relay), relay)).collect();
         let admission = if args.closed { Admission::Approved } else { Admission::Anyone };
+        let access: Option<Access> = args.access.as_deref().map(admin::read).transpose()?;
+        if let (Some(access), Some(file)) = (&access, &args.access) {
+            access.check().map_err(|error| format!("{}: {error}", file.display()))?;
+        }
         let config = ServerConfig {
+            access,
             admission,
+            key_lifetime: args.key_lifetime.map(|lifetime| lifetime.0),
+            renewable: !args.no_renewal,
             admins: args.admin.iter().map(|admin| admin.0).collect(),
             epoch: host::unix_time(),
             ..ServerConfig::new(key, relays)

@@ -17,7 +17,8 @@ mod tun;
 
 pub use args::{
     AdminArgs, AdminCommand, Certificate, CoordArgs, CoordinatorSpec, Expose, ForwardSpec, KeysCommand,
-    PeerArgs, PingArgs, ProxySpec, PublicKey, RelayArgs, RelaySpec, RulesCommand, ServerKey, StatusArgs,
+    Lifetime, PeerArgs, PingArgs, ProxySpec, PublicKey, RelayArgs, RelaySpec, RulesCommand, ServerKey,
+    StatusArgs,
 };
 pub use key::{KeyError, PrivateKey, parse_key};
 
