@@ -596,6 +596,18 @@ fn a_restarted_peer_is_the_same_or_another() {
 }
 
 #[test]
+fn a_peer_whose_owner_asks_for_it_has_another_key_at_once_and_the_traffic_goes_on() {
+    let log = Log::of(HOMES, &["time = \"10s\"\nrotate = \"takkie\""]);
+    let rotated =
+        |host: &str| log.times(|event| matches!(event, Event::KeyRotated { host: who } if **who == *host));
+    let times = rotated("takkie");
+    assert!(matches!(*times, [at] if (10 * S..12 * S).contains(&at)), "{times:?}");
+    assert!(rotated("flappie").is_empty());
+    // Long after the sessions under the old key were replaced (WireGuard renews them each 120 s; the new key does so at once).
+    assert_eq!(log.round_trips(12 * S..29 * S).len(), 17 * 5);
+}
+
+#[test]
 fn a_restart_during_another_ends_with_the_later_one() {
     let entries = [
         "time = \"10s\"\nrestart = { host = \"takkie\", off = \"5s\" }",
