@@ -1,6 +1,6 @@
 //! `punchbag coord`.
 
-use super::stored::StoredCoordinator;
+use super::stored::{StoredCoordinator, write_all};
 use super::{Certificate, CoordArgs, Failure, RelaySpec, admin, host, metrics};
 use crate::{Handle, Options, TokioNet};
 use coord::server::{Admission, Server, ServerConfig};
@@ -51,9 +51,11 @@ pub(super) fn main(args: CoordArgs, json_logs: bool) -> Result<u8, Failure> {
         let (store, records) = Store::open(&state.join("coord.redb"))?;
         let server = Server::load(config, records, rng, Instant::now());
         let program = CoordinatorProgram::new("coord".into(), server, None).with_ports(ports);
-        let program = Secured::new(StoredCoordinator::new(program, store), security, Instant::now());
+        let (program, writes) = StoredCoordinator::new(program);
+        let program = Secured::new(program, security, Instant::now());
         let (handle, inbox) = Handle::new(64);
         let mut tasks = JoinSet::new();
+        tasks.spawn_local(write_all(store, writes, handle.clone()));
         if let Some(at) = args.metrics {
             let listener = metrics::bind(at).await?;
             tasks.spawn_local(metrics::serve(listener, async move || collect(&handle).await));
