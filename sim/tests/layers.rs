@@ -248,3 +248,53 @@ fn the_search_for_clocks_sees_code_and_not_comments_or_tests() {
         library(text).filter(|(_, line)| line.contains("Instant::now")).map(|(n, _)| n).collect();
     assert_eq!(found, [2]);
 }
+
+/// Where a source chooses among futures at random: tokio's `select!` begins anywhere unless it is told to go from top to
+/// bottom, and futures-util's draws from a generator of its own.
+fn random_choices(text: &str) -> Vec<usize> {
+    let lines: Vec<_> = text.lines().collect();
+    let fixed = |number: usize| {
+        let inside = lines[number..].iter().map(|line| line.trim()).filter(|line| !line.is_empty());
+        inside.take(1).all(|line| line.starts_with("biased;"))
+    };
+    let mut found: Vec<_> = library(text)
+        .filter(|(number, line)| {
+            let tokio = line.contains("select! {") || line.contains("select!(");
+            (tokio && (line.contains("futures_util::") || !fixed(*number)))
+                || ["select_all(", "future::select(", "StreamExt::select"]
+                    .iter()
+                    .any(|word| line.contains(word))
+        })
+        .map(|(number, _)| number)
+        .collect();
+    // A macro that was imported under its bare name could be either.
+    found.extend(
+        library(text)
+            .filter(|(_, line)| line.contains("use ") && line.contains("select"))
+            .map(|(number, _)| number),
+    );
+    found
+}
+
+#[test]
+fn the_shells_choose_among_futures_in_a_fixed_order() {
+    let mut wrong = Vec::new();
+    for folder in ["crates/daemon/src", "sim/src", "sim/examples"] {
+        for (path, text) in sources(folder) {
+            for number in random_choices(&text) {
+                wrong.push(format!(
+                    "{}:{number}: `select!` without `biased;`: one seed would give many runs",
+                    path.display()
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_search_for_random_choices_sees_those_that_are_not_biased() {
+    let text = "tokio::select! {\n    biased;\n}\ntokio::select! {\n    () = a => {}\n}\nuse tokio::select;\n\
+                let x = future::select(a, b);\n";
+    assert_eq!(random_choices(text), [4, 8, 7]);
+}

@@ -205,7 +205,11 @@ pub(super) fn playable(
         let topology = Topology::new(&scenario)?;
         match turmoil::fits(&scenario, &topology) {
             Ok(_) => fitting.push((found, scenario)),
-            Err(misfit) if paths.contains(&found.path) => return Err(misfit.into()),
+            Err(misfit) if paths.contains(&found.path) => {
+                let path = found.path.display().to_string();
+                let text = fs::read_to_string(&found.path).map_err(|error| format!("{path}: {error}"))?;
+                return Err(misfit.in_file(&path, &text).to_string().into());
+            }
             Err(misfit) => left_out.push(misfit),
         }
     }

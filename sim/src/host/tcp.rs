@@ -271,7 +271,11 @@ impl TcpStack {
     fn remove(&mut self, slot: u32) {
         let conn = self.conns.remove(slot as usize);
         self.by_tuple.swap_remove(&(conn.local, conn.remote));
-        self.by_id.swap_remove(&(conn.owner, conn.id));
+        // A connection that its program let go lives on until it has ended, and a program that was started anew counts from
+        // the beginning: the number may be that of another by now.
+        if self.by_id.get(&(conn.owner, conn.id)) == Some(&slot) {
+            self.by_id.swap_remove(&(conn.owner, conn.id));
+        }
     }
 
     /// Takes out of a connection whatever it has to say and to send.

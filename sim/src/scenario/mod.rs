@@ -44,6 +44,7 @@ mod gateway;
 mod ipv6;
 mod links;
 mod model;
+mod point;
 pub(crate) mod prefix;
 mod proxies;
 mod read;
@@ -59,6 +60,7 @@ pub use error::{Files, Problem, ScenarioError};
 pub use expand::expanded;
 pub use file::SECTIONS;
 pub use model::*;
+pub use point::{Key, point_out};
 pub use story::MAX_FLOWS;
 
 use error::Problems;

@@ -1,9 +1,15 @@
 //! Machines that lose power, programs that are killed, and an internet that comes apart, with the shells of real machines on
 //! top: whatever happens, everybody finds everybody again.
 //!
-//! A few seeds of each run here. All of them: `PUNCHBAG_SEEDS=200 cargo test -p punchbag --release --test turmoil crash`.
+//! A few seeds of each run here. Environment variables ask for more:
+//! - `PUNCHBAG_SEEDS=200`: so many of each, or `PUNCHBAG_SEEDS=17-19`: these;
+//! - `PUNCHBAG_PEERS=20`: with so many peers only;
+//! - `PUNCHBAG_LOGS=FOLDER`: the event log of each seed that failed goes there.
+//!
+//! All of them: `PUNCHBAG_SEEDS=200 cargo test -p punchbag --release --test turmoil crash -- --test-threads 1`.
 
 use crate::common::{jobs, scenario};
+use crate::errors;
 use program::CoordinatorProgram;
 use punchbag::campaign;
 use punchbag::scenario::{Action, Place};
@@ -13,6 +19,7 @@ use punchbag::world::{Options, Seed};
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::time::Duration;
 use trace::Event;
 
@@ -33,6 +40,7 @@ enum Do {
 }
 
 type Plan = Vec<(Duration, Do)>;
+type MakePlan = fn(&Town, &mut Chance) -> Plan;
 
 fn act(action: Action) -> Do {
     Do::Act(Box::new(action))
@@ -183,10 +191,12 @@ fn over(plan: &Plan) -> Duration {
 }
 
 /// Plays one seed; says what is wrong.
-fn check(town: &Town, plan: fn(&Town, &mut Chance) -> Plan, seed: u64) -> Result<(), String> {
+fn check(name: &str, town: &Town, plan: MakePlan, seed: u64) -> Result<(), String> {
+    let errors = errors::watch();
     let scenario = scenario(&town.text());
     let topology = Topology::new(&scenario).map_err(|error| error.to_string())?;
-    let options = Options { timers: false, ..Options::default() };
+    let timers = std::env::var_os("PUNCHBAG_LOGS").is_some();
+    let options = Options { timers, ..Options::default() };
     let failed = |error: &dyn std::error::Error| error.to_string();
     let mut bench =
         Bench::new(&scenario, &topology, Seed(seed), options, TICK).map_err(|error| failed(&error))?;
@@ -262,7 +272,18 @@ fn check(town: &Town, plan: fn(&Town, &mut Chance) -> Plan, seed: u64) -> Result
     if now.len() < town.peers {
         wrong.push(format!("the coordination server knows {} machines of {}", now.len(), town.peers));
     }
-    if wrong.is_empty() { Ok(()) } else { Err(format!("seed {seed}: {}", wrong.join("; "))) }
+    wrong.extend(errors.found().into_iter().map(|error| format!("logged as an error: {error}")));
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    if let Some(folder) = std::env::var_os("PUNCHBAG_LOGS") {
+        let file = std::path::Path::new(&folder).join(format!("{}-{}-{seed}.jsonl", name, town.peers));
+        let mut out = std::io::BufWriter::new(std::fs::File::create(file).expect("a file in PUNCHBAG_LOGS"));
+        for record in &bench.finish().records {
+            trace::write_record(&mut out, record).expect("space");
+        }
+    }
+    Err(format!("seed {seed}: {}", wrong.join("; ")))
 }
 
 /// Who is known to the coordination server: node keys and addresses.
@@ -273,51 +294,62 @@ fn records(bench: &Bench) -> BTreeMap<[u8; 32], std::net::IpAddr> {
     bench.look(punchbag::topology::COORDINATOR, nodes).unwrap_or_default()
 }
 
-/// Seeds of each test: a few, unless the environment asks for more.
+/// Seeds of each test: a few, unless the environment asks for others.
 fn seeds(few: u64) -> Vec<u64> {
-    let count = std::env::var("PUNCHBAG_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(few);
-    (1..=count).collect()
+    let Ok(asked) = std::env::var("PUNCHBAG_SEEDS") else { return (1..=few).collect() };
+    let (from, to) = asked.split_once('-').unwrap_or(("1", &asked));
+    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("PUNCHBAG_SEEDS={asked}: N or A-B"));
+    let (from, to): (u64, u64) = (number(from), number(to));
+    (from..=to).collect()
 }
 
-fn converges(plan: fn(&Town, &mut Chance) -> Plan) {
+fn converges(name: &str, plan: MakePlan) {
+    let asked = std::env::var("PUNCHBAG_PEERS").ok();
     let mut wrong = Vec::new();
     for (peers, few) in [(2, 2), (20, 1)] {
-        let town = Town { peers };
-        let seeds = seeds(few);
-        let results = campaign::in_parallel(&seeds, jobs(), |seed| check(&town, plan, *seed), |_, _| {});
-        wrong.extend(
-            results.into_iter().filter_map(Result::err).map(|error| format!("{peers} peers, {error}")),
-        );
+        if asked.as_ref().is_some_and(|asked| *asked != peers.to_string()) {
+            continue;
+        }
+        let (town, seeds) = (Town { peers }, seeds(few));
+        let results =
+            campaign::in_parallel(&seeds, jobs(), |seed| check(name, &town, plan, *seed), |_, _| {});
+        let failed: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+        if seeds.len() > 10 {
+            // Past the harness, which keeps what is printed to itself: these runs take minutes.
+            let line = format!("{name}: {peers} peers, {} seeds, {} failed\n", seeds.len(), failed.len());
+            std::io::stderr().write_all(line.as_bytes()).expect("standard error");
+        }
+        wrong.extend(failed.into_iter().map(|error| format!("{peers} peers, {error}")));
     }
     assert!(wrong.is_empty(), "{} runs:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 #[test]
 fn a_relay_that_crashes_and_comes_back_is_found_again() {
-    converges(relay_crash);
+    converges("relay_crash", relay_crash);
 }
 
 #[test]
 fn a_coordination_server_that_crashes_while_peers_register_and_while_a_newcomer_is_told_loses_nobody() {
-    converges(coordinator_crash);
+    converges("coordinator_crash", coordinator_crash);
 }
 
 #[test]
 fn a_partition_is_overcome_once_it_is_repaired() {
-    converges(partition);
+    converges("partition", partition);
 }
 
 #[test]
 fn what_was_held_and_comes_all_at_once_harms_nobody() {
-    converges(hold);
+    converges("hold", hold);
 }
 
 #[test]
 fn a_peer_that_was_killed_comes_back_with_its_keys_and_without() {
-    converges(restart);
+    converges("restart", restart);
 }
 
 #[test]
 fn everything_at_once_is_survived() {
-    converges(everything);
+    converges("everything", everything);
 }

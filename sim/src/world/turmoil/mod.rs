@@ -24,7 +24,7 @@ mod station;
 mod tunnel;
 
 pub use direct::{DirectListener, DirectUdp, TurmoilNet};
-pub use fit::{Misfit, fits, judged};
+pub use fit::{Misfit, Problem, fits, judged};
 pub use sockets::{SimNet, TcpListener, TcpStream, UdpSocket};
 
 use super::net::Parent;
@@ -195,6 +195,14 @@ impl Bench {
         let bench = Bench { sim, town, until_ns };
         bench.set_delays();
         let mut world = bench.town.world.borrow_mut();
+        // What the scenario itself starts comes before what its timeline has at the same time, as in the simulator.
+        let mut set = std::mem::take(&mut world.agenda);
+        while let Some((at_ns, entry)) = set.pop() {
+            match entry {
+                Entry::Start { .. } => bench.town.agenda.borrow_mut().push(at_ns, entry),
+                entry => world.agenda.push(at_ns, entry),
+            }
+        }
         bench.town.route(&mut world, None);
         drop(world);
         bench
@@ -288,6 +296,10 @@ impl Bench {
                 Entry::Healed => {
                     self.in_world(None, World::heal);
                     self.set_cuts();
+                }
+                Entry::Start { node, slot } => {
+                    let machine = self.town.world.borrow().machine(node);
+                    self.in_world(Some(machine), |world| world.start(node, slot));
                 }
                 Entry::Relief(node) => {
                     self.in_world(Some(node), |world| world.relieve(node));
