@@ -9,13 +9,11 @@ use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
 
 use crate::channel::{Channel, Incoming};
+use crate::feed::Feed;
 use crate::http::Door;
 use crate::proof::{KeyPair, Use, prove};
 use crate::wire::{ToClient, ToServer, frame, parse_to_client};
-use crate::{
-    DEAD_AFTER, Delta, Error, HANDSHAKE_WITHIN, KEEP_ALIVE, MAP_WITHIN, MapUpdate, MapVersion, NodeInfo,
-    Update,
-};
+use crate::{Delta, Error, MapUpdate, MapVersion, NodeInfo, Update};
 
 /// Who the client is and whom it trusts.
 #[derive(Clone)]
@@ -76,14 +74,9 @@ pub struct Client {
 }
 
 struct Stream {
-    channel: Channel,
-    opened: bool,
-    /// An administrator has to let us in.
-    waiting: bool,
+    feed: Feed,
+    /// The map has come.
     registered: bool,
-    since: Instant,
-    heard: Instant,
-    keep_alive_at: Instant,
 }
 
 impl fmt::Debug for Client {
@@ -120,8 +113,8 @@ impl Client {
         self.config.node_key = node_key;
         if let Some(stream) = self.stream.as_mut().filter(|stream| stream.registered) {
             let node_proof =
-                prove(&node_key, &self.config.server_key, Use::Node, stream.channel.transcript());
-            stream.channel.push(frame(&ToServer::Rotate { node_key: node_key.public, node_proof }));
+                prove(&node_key, &self.config.server_key, Use::Node, stream.feed.channel.transcript());
+            stream.feed.channel.push(frame(&ToServer::Rotate { node_key: node_key.public, node_proof }));
         }
     }
 
@@ -129,15 +122,7 @@ impl Client {
     pub fn connected(&mut self, now: Instant) {
         let ClientConfig { machine_key, server_key, host, .. } = &self.config;
         let channel = Channel::initiator(machine_key, server_key, host, Door::Machine, &mut self.rng);
-        self.stream = Some(Stream {
-            channel,
-            opened: false,
-            waiting: false,
-            registered: false,
-            since: now,
-            heard: now,
-            keep_alive_at: now + KEEP_ALIVE,
-        });
+        self.stream = Some(Stream { feed: Feed::new(channel, "first map", now), registered: false });
     }
 
     /// The stream is gone.
@@ -178,48 +163,25 @@ impl Client {
     /// Sends a keep-alive or gives the stream up, if it is time.
     pub fn handle_timeout(&mut self, now: Instant) {
         let Some(stream) = &mut self.stream else { return };
-        let late = if now >= stream.heard + DEAD_AFTER {
-            Some("nothing heard from the server")
-        } else if !stream.opened && now >= stream.since + HANDSHAKE_WITHIN {
-            Some("handshake")
-        } else if !(stream.registered || stream.waiting) && now >= stream.since + MAP_WITHIN {
-            Some("first map")
-        } else {
-            None
-        };
-        if let Some(what) = late {
+        if let Err(error) = stream.feed.handle_timeout(now) {
             self.stream = None;
-            self.events.push_back(Event::Failed(Error::TimedOut(what)));
-        } else if now >= stream.keep_alive_at {
-            stream.keep_alive_at = now + KEEP_ALIVE;
-            if stream.opened && stream.channel.backlog() == 0 {
-                stream.channel.push(frame(&ToServer::KeepAlive));
-            }
+            self.events.push_back(Event::Failed(error));
         }
     }
 
     /// The next deadline and what it is for; none without a stream.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let stream = self.stream.as_ref()?;
-        let mut next =
-            (stream.keep_alive_at, "coord keep-alive").min((stream.heard + DEAD_AFTER, "coord silence"));
-        if !stream.opened {
-            next = next.min((stream.since + HANDSHAKE_WITHIN, "coord handshake"));
-        }
-        if !(stream.registered || stream.waiting) {
-            next = next.min((stream.since + MAP_WITHIN, "coord first map"));
-        }
-        Some(next)
+        self.stream.as_ref()?.feed.poll_timeout()
     }
 
     /// Bytes to write, never more than `space`. Call until there are none.
     pub fn poll_transmit(&mut self, space: usize) -> Option<Bytes> {
         let stream = self.stream.as_mut()?;
-        if stream.opened && self.dirty && space > 0 {
+        if stream.feed.opened && self.dirty && space > 0 {
             self.dirty = false;
-            stream.channel.push(frame(&ToServer::Update(self.update.clone())));
+            stream.feed.channel.push(frame(&ToServer::Update(self.update.clone())));
         }
-        stream.channel.pull(space)
+        stream.feed.channel.pull(space)
     }
 
     /// The next event.
@@ -229,18 +191,16 @@ impl Client {
 
     fn receive(&mut self, bytes: &[u8], now: Instant) -> Result<(), Error> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
-        let before = stream.channel.records();
-        stream.channel.feed(bytes);
-        while let Some(incoming) = stream.channel.next()? {
+        stream.feed.channel.feed(bytes);
+        while let Some(incoming) = stream.feed.next(now)? {
             match incoming {
                 Incoming::Opened { .. } => {
-                    stream.opened = true;
                     self.dirty = false;
                     let ClientConfig { server_key, node_key, disco_key, .. } = &self.config;
-                    let transcript = stream.channel.transcript();
+                    let transcript = stream.feed.channel.transcript();
                     let node_proof = prove(node_key, server_key, Use::Node, transcript);
                     let disco_proof = prove(disco_key, server_key, Use::Disco, transcript);
-                    stream.channel.push(frame(&ToServer::Register {
+                    stream.feed.channel.push(frame(&ToServer::Register {
                         name: self.config.name.clone(),
                         node_key: node_key.public,
                         disco_key: disco_key.public,
@@ -254,12 +214,9 @@ impl Client {
                 Incoming::Message(json) => {
                     stream.message(parse_to_client(&json)?, &mut self.have, &mut self.events)?;
                 }
-                // Only what a server's end says.
-                Incoming::Served => return Err(Error::Http),
+                // The feed has refused it.
+                Incoming::Served => {}
             }
-        }
-        if stream.channel.records() > before {
-            stream.heard = now;
         }
         Ok(())
     }
@@ -311,7 +268,7 @@ impl Stream {
                 events.push_back(Event::Map(MapUpdate::Delta(Box::new(delta))));
             }
             ToClient::Waiting => {
-                self.waiting = true;
+                self.feed.answered = true;
                 events.push_back(Event::Waiting);
             }
             ToClient::Refused { code, reason } => return Err(Error::Refused { code, reason }),
@@ -327,6 +284,7 @@ impl Stream {
         if std::mem::replace(&mut self.registered, true) {
             return Err(Error::Protocol("a second full map"));
         }
+        self.feed.answered = true;
         let NodeInfo { id, tunnel_ip, tunnel_ip6, .. } = *you;
         events.push_back(Event::Registered { id, tunnel_ip, tunnel_ip6 });
         Ok(())

@@ -75,6 +75,7 @@ pub mod admin;
 mod channel;
 pub mod client;
 mod error;
+mod feed;
 mod http;
 mod proof;
 pub mod relay;

@@ -9,10 +9,11 @@ use std::time::Instant;
 use bytes::Bytes;
 use rand_chacha::ChaCha12Rng;
 
+use crate::Error;
 use crate::channel::{Channel, Incoming};
+use crate::feed::Feed;
 use crate::http::Door;
-use crate::wire::{ToClient, ToServer, frame, parse_to_client};
-use crate::{DEAD_AFTER, Error, HANDSHAKE_WITHIN, KEEP_ALIVE, MAP_WITHIN};
+use crate::wire::{ToClient, parse_to_client};
 
 /// Keys that a relay keeps: as many as a server has nodes, with room.
 pub const MAX_KEYS: usize = 1 << 22;
@@ -50,17 +51,8 @@ pub struct Relay {
     config: RelayConfig,
     rng: ChaCha12Rng,
     allowed: Option<BTreeSet<[u8; 32]>>,
-    stream: Option<Stream>,
+    stream: Option<Feed>,
     events: VecDeque<RelayEvent>,
-}
-
-struct Stream {
-    channel: Channel,
-    opened: bool,
-    listed: bool,
-    since: Instant,
-    heard: Instant,
-    keep_alive_at: Instant,
 }
 
 impl fmt::Debug for Relay {
@@ -87,9 +79,7 @@ impl Relay {
     pub fn connected(&mut self, now: Instant) {
         let RelayConfig { private_key, server_key, host } = &self.config;
         let channel = Channel::initiator(private_key, server_key, host, Door::Relay, &mut self.rng);
-        let (opened, listed) = (false, false);
-        let keep_alive_at = now + KEEP_ALIVE;
-        self.stream = Some(Stream { channel, opened, listed, since: now, heard: now, keep_alive_at });
+        self.stream = Some(Feed::new(channel, "list of keys", now));
     }
 
     /// The stream is gone.
@@ -112,38 +102,15 @@ impl Relay {
     /// Sends a keep-alive or gives the stream up, if it is time.
     pub fn handle_timeout(&mut self, now: Instant) {
         let Some(stream) = &mut self.stream else { return };
-        let late = if now >= stream.heard + DEAD_AFTER {
-            Some("nothing heard from the server")
-        } else if !stream.opened && now >= stream.since + HANDSHAKE_WITHIN {
-            Some("handshake")
-        } else if !stream.listed && now >= stream.since + MAP_WITHIN {
-            Some("list of keys")
-        } else {
-            None
-        };
-        if let Some(what) = late {
+        if let Err(error) = stream.handle_timeout(now) {
             self.stream = None;
-            self.events.push_back(RelayEvent::Failed(Error::TimedOut(what)));
-        } else if now >= stream.keep_alive_at {
-            stream.keep_alive_at = now + KEEP_ALIVE;
-            if stream.opened && stream.channel.backlog() == 0 {
-                stream.channel.push(frame(&ToServer::KeepAlive));
-            }
+            self.events.push_back(RelayEvent::Failed(error));
         }
     }
 
     /// The next deadline and what it is for; none without a stream.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let stream = self.stream.as_ref()?;
-        let mut next = (stream.keep_alive_at, "relay's coord keep-alive")
-            .min((stream.heard + DEAD_AFTER, "coord silence"));
-        if !stream.opened {
-            next = next.min((stream.since + HANDSHAKE_WITHIN, "coord handshake"));
-        }
-        if !stream.listed {
-            next = next.min((stream.since + MAP_WITHIN, "list of keys"));
-        }
-        Some(next)
+        self.stream.as_ref()?.poll_timeout()
     }
 
     /// Bytes to write, never more than `space`. Call until there are none.
@@ -158,15 +125,12 @@ impl Relay {
 
     fn receive(&mut self, bytes: &[u8], now: Instant) -> Result<(), Error> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
-        let before = stream.channel.records();
         stream.channel.feed(bytes);
-        while let Some(incoming) = stream.channel.next()? {
-            match incoming {
-                Incoming::Opened { .. } => stream.opened = true,
-                Incoming::Served => return Err(Error::Http),
-                Incoming::Message(json) => match parse_to_client(&json)? {
+        while let Some(incoming) = stream.next(now)? {
+            if let Incoming::Message(json) = incoming {
+                match parse_to_client(&json)? {
                     ToClient::Admitted { keys } if keys.len() <= MAX_KEYS => {
-                        stream.listed = true;
+                        stream.answered = true;
                         let new: BTreeSet<_> = keys.into_iter().map(|key| key.0).collect();
                         let old = self.allowed.replace(new).unwrap_or_default();
                         self.events.push_back(RelayEvent::Listed);
@@ -176,7 +140,7 @@ impl Relay {
                         self.events.extend(gone.map(RelayEvent::Dismissed));
                     }
                     ToClient::Admission { admit, dismiss } => {
-                        let Some(allowed) = self.allowed.as_mut().filter(|_| stream.listed) else {
+                        let Some(allowed) = self.allowed.as_mut().filter(|_| stream.answered) else {
                             return Err(Error::Protocol("changes to a list before the list"));
                         };
                         for key in dismiss {
@@ -191,11 +155,8 @@ impl Relay {
                     ToClient::Refused { code, reason } => return Err(Error::Refused { code, reason }),
                     ToClient::KeepAlive | ToClient::Unknown => {}
                     _ => return Err(Error::Protocol("a message for machines")),
-                },
+                }
             }
-        }
-        if stream.channel.records() > before {
-            stream.heard = now;
         }
         Ok(())
     }
