@@ -261,7 +261,7 @@ fn a_slow_handshake_is_given_up_on_both_sides() {
     client.connected(now);
     assert_eq!(client.poll_timeout(), Some((now + HANDSHAKE_WITHIN, "coord handshake")));
     client.handle_timeout(now + HANDSHAKE_WITHIN);
-    assert_eq!(client.poll_event(), Some(Event::Failed(Error::TimedOut("handshake"))));
+    assert_eq!(client.poll_event(), Some(Event::Failed(Error::TimedOut("coord handshake"))));
     assert_eq!(client.poll_timeout(), None);
 }
 
