@@ -86,8 +86,10 @@ const LAYERS: &[(&str, &[&str], &str)] = &[
             "tcp",
             "trace",
             "peer",
+            "program",
+            "daemon",
         ],
-        "interop tests hold the parts against other people's, without the simulator in between",
+        "interop tests hold the parts against other people's, alone and as people run them, without the simulator in between",
     ),
     (
         "fuzz",
