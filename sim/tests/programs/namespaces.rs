@@ -1,10 +1,12 @@
 //! Peers with TUN devices behind real routers: Linux network namespaces, which the test makes and removes.
 
 use super::{Folder, PATIENCE, Place, Running, wait_until};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// What a router lets out.
@@ -38,19 +40,20 @@ fn sh(line: &str) {
 
 /// Whether this machine lets us; says so if not.
 fn able() -> bool {
-    let works = |line: &str| {
-        Command::new("sh")
-            .args(["-c", line])
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|status| status.success())
-    };
-    let probe = format!("pb{}-probe", std::process::id());
-    let able = Path::new("/dev/net/tun").exists()
-        && works(&format!(
-            "nft --version >/dev/null && ip netns add {probe} && ip netns exec {probe} ip tuntap add dev t0 mode tun; \
-             r=$?; ip netns del {probe}; exit $r"
-        ));
+    // Two tests that tried at once would be in each other's way.
+    static ABLE: OnceLock<bool> = OnceLock::new();
+    let able = *ABLE.get_or_init(|| {
+        let works = |line: &str| {
+            let status = Command::new("sh").args(["-c", line]).stderr(Stdio::null()).status();
+            status.is_ok_and(|status| status.success())
+        };
+        let probe = format!("pb{}-probe", std::process::id());
+        Path::new("/dev/net/tun").exists()
+            && works(&format!(
+                "nft --version >/dev/null && ip netns add {probe} && ip netns exec {probe} ip tuntap add dev t0 mode tun; \
+                 r=$?; ip netns del {probe}; exit $r"
+            ))
+    });
     if !able {
         let mut err = std::io::stderr();
         let _ = writeln!(err, "SKIPPED: needs root, ip, nft and /dev/net/tun to make network namespaces");
@@ -165,41 +168,103 @@ impl Mesh {
         relay
     }
 
-    /// Sends a megabyte from one machine to the other by their tunnel addresses, with TCP of the kernel.
+    /// This test once more, as a program on one of the machines.
+    fn helper(place: &Place, what: &str) -> Command {
+        let program = std::env::current_exe().expect("this test");
+        let program = program.to_str().expect("a path in UTF-8");
+        let args = ["--exact", "namespaces::helper", "--ignored", "--nocapture"];
+        let mut command = place.command(program, &args);
+        command.env("PUNCHBAG_HELPER", what);
+        command
+    }
+
+    fn address(place: &Place) -> String {
+        place.status()["tunnel"].as_str().expect("an address").to_owned()
+    }
+
+    /// Begins to send from one machine to the other by their tunnel addresses, with TCP of the kernel.
+    fn stream(&self, bytes: u64) -> Stream {
+        let from = Self::helper(&self.b, "serve").stdout(Stdio::null()).spawn().expect("a server");
+        let what = format!("{} {bytes}", Self::address(&self.b));
+        let mut to = Self::helper(&self.a, &what).stdout(Stdio::piped()).spawn().expect("a client");
+        let said = BufReader::new(to.stdout.take().expect("what it says"));
+        let got = Arc::new(AtomicU64::new(0));
+        let theirs = Arc::clone(&got);
+        // It ends with the process.
+        std::thread::spawn(move || {
+            for line in said.lines().map_while(Result::ok) {
+                // The test's own lines are there, too.
+                if let Some(total) = line.strip_prefix(GOT).and_then(|total| total.parse().ok()) {
+                    theirs.store(total, Ordering::Relaxed);
+                }
+            }
+        });
+        Stream { from, to, got }
+    }
+
+    /// Sends a megabyte.
     fn transfer(&self) {
-        let helper = |place: &Place, what: &str| {
-            let program = std::env::current_exe().expect("this test");
-            let program = program.to_str().expect("a path in UTF-8");
-            let args = ["--exact", "namespaces::helper", "--ignored", "--nocapture"];
-            let mut command = place.command(program, &args);
-            command.env("PUNCHBAG_HELPER", what);
-            command
-        };
-        let to = self.b.status()["tunnel"].as_str().expect("an address").to_owned();
-        let mut server = helper(&self.b, "serve").stdout(Stdio::null()).spawn().expect("a server");
-        let fetched = helper(&self.a, &to).output().expect("a client");
-        let _ = server.kill();
-        let _ = server.wait();
-        let said = String::from_utf8_lossy(&fetched.stdout).into_owned();
-        assert!(fetched.status.success(), "{said}{}", String::from_utf8_lossy(&fetched.stderr));
+        self.stream(1 << 20).end();
     }
 
     /// The kernel's own ping through the tunnel.
     fn kernel_ping(&self) {
-        let to = self.b.status()["tunnel"].as_str().expect("an address").to_owned();
+        let to = Self::address(&self.b);
+        if Command::new("ping").arg("-V").stdout(Stdio::null()).status().is_err() {
+            let mut err = std::io::stderr();
+            let _ = writeln!(err, "SKIPPED: needs ping (iputils-ping), to send the kernel's own echo");
+            return;
+        }
         let output = self.a.command("ping", &["-c", "3", "-i", "0.2", "-W", "5", &to]).output();
-        // Where there is no `ping`, our own has to do.
-        if let Ok(output) = output.as_ref().map_err(|error| error.kind()) {
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success() || said.is_empty(), "{said}");
+        let output = output.expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains(" 0% packet loss"), "{said}");
+    }
+}
+
+/// A TCP connection between the machines, that is under way.
+struct Stream {
+    from: Child,
+    to: Child,
+    got: Arc<AtomicU64>,
+}
+
+impl Stream {
+    /// Bytes that have arrived, all of them as they were sent.
+    fn got(&self) -> u64 {
+        self.got.load(Ordering::Relaxed)
+    }
+
+    /// Waits for its end, at which everything must have arrived.
+    fn end(mut self) {
+        let status = self.to.wait().expect("a child");
+        assert!(status.success(), "after {} bytes: {status}", self.got());
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        for child in [&mut self.from, &mut self.to] {
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }
 
 const PORT: u16 = 5001;
-const BYTES: usize = 1 << 20;
+/// Bytes that are sent, and checked, at once.
+const CHUNK: usize = 16 << 10;
+/// Before the next of them: a stream is to last, not to be fast.
+const PAUSE: Duration = Duration::from_millis(2);
+/// What precedes a number of bytes.
+const GOT: &str = "got ";
 
-/// Not a test of its own: an end of [`Mesh::transfer`], in another namespace.
+/// What is sent at a place of the stream: its number, so that nothing can be missing, twice or elsewhere.
+fn chunk(at: u64) -> Vec<u8> {
+    (at..at + CHUNK as u64).step_by(8).flat_map(u64::to_be_bytes).collect()
+}
+
+/// Not a test of its own: an end of a [`Stream`], in another namespace.
 #[test]
 #[ignore = "a part of the tests of namespaces, which start it"]
 fn helper() {
@@ -207,22 +272,33 @@ fn helper() {
     if what == "serve" {
         let listener = TcpListener::bind(("0.0.0.0", PORT)).expect("a port");
         let (mut stream, _) = listener.accept().expect("a client");
-        stream.write_all(&[7; BYTES]).expect("sent");
+        for at in (0..).step_by(CHUNK) {
+            if stream.write_all(&chunk(at)).is_err() {
+                return; // it has enough
+            }
+            std::thread::sleep(PAUSE);
+        }
         return;
     }
+    let (to, bytes) = what.split_once(' ').expect("an address and how much");
+    let bytes: u64 = bytes.parse().expect("a number");
     let by = Instant::now() + PATIENCE;
     let mut stream = loop {
         // The server may not have started yet.
-        match TcpStream::connect((&*what, PORT)) {
+        match TcpStream::connect((to, PORT)) {
             Ok(stream) => break stream,
             Err(error) => assert!(Instant::now() < by, "{error}"),
         }
         std::thread::sleep(Duration::from_millis(50));
     };
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let mut got = Vec::new();
-    stream.read_to_end(&mut got).expect("received");
-    assert!(got == [7; BYTES], "{} bytes", got.len());
+    let mut got = [0; CHUNK];
+    for at in (0..bytes).step_by(CHUNK) {
+        stream.read_exact(&mut got).expect("received");
+        assert!(got[..] == chunk(at), "other bytes after {at}");
+        let mut out = std::io::stdout();
+        writeln!(out, "{GOT}{}", at + CHUNK as u64).and_then(|()| out.flush()).expect("told");
+    }
 }
 
 #[test]
@@ -250,14 +326,22 @@ fn a_peer_whose_router_lets_out_only_the_web_is_relayed_also_by_a_relay_that_com
     mesh.transfer();
     assert_eq!(mesh.a.path_to("flappie").as_deref(), Some("relay"));
 
-    // Killed, not asked.
+    // Killed, not asked, while a connection is under way.
+    let stream = mesh.stream(6 << 20);
+    wait_until("the stream flows", || stream.got() >= 1 << 20);
     drop(mesh.relay.take());
+    let mut before = u64::MAX;
+    wait_until("it stands still", || {
+        let still = before == stream.got();
+        before = stream.got();
+        std::thread::sleep(Duration::from_millis(500));
+        still
+    });
     mesh.relay = Some(Mesh::relay(&mesh.relay_at));
     let back = Instant::now();
-    while !mesh.a.run(&["ping", "flappie", "--count", "1"]).status.success() {
-        assert!(back.elapsed() < PATIENCE, "traffic does not resume");
-    }
+    wait_until("traffic resumes", || stream.got() > before);
     let took = back.elapsed();
     assert!(took < Duration::from_secs(5), "traffic resumed after {took:?}");
-    mesh.transfer();
+    stream.end();
+    assert_eq!(mesh.a.path_to("flappie").as_deref(), Some("relay"));
 }
