@@ -154,14 +154,14 @@ fn run<P: Program>(tasks: &mut JoinSet<()>, program: P, net: TokioNet, options: 
     });
 }
 
-/// Makes a node with that key known in the network, and says by which address; it stays for as long as the tasks run.
+/// Makes a node with that private key known in the network, and says by which address; it stays for as long as the tasks run.
 async fn register(net: &mut Net, node: [u8; 32], seed: u8) -> IpAddr {
     let config = CoordConfig {
         machine_key: [seed; 32],
         server_key: net.coordinator.1,
         name: "flappie".into(),
-        node_key: node,
-        disco_key: [seed + 1; 32],
+        node_key: coord::KeyPair::new(node),
+        disco_key: coord::KeyPair::new([seed + 1; 32]),
         host: String::new(),
         auth_key: None,
     };
@@ -236,7 +236,7 @@ impl Other {
             true => secure(net.relay[0], &keys).await,
             false => plain(net.relay[1], &keys).await,
         };
-        let address = register(net, keys.public.to_x25519_dalek().to_bytes(), seed).await;
+        let address = register(net, keys.private.to_x25519_dalek().to_bytes(), seed).await;
         let ours = wireguard::public_key(&OURS);
         let secret = StaticSecret::from(keys.private.to_x25519_dalek().to_bytes());
         let tunn = Tunn::new(secret, PublicKey::from(ours), None, None, 7, None);
