@@ -57,6 +57,8 @@
 //! * Beyond its rate a client's packets wait in its own two queues; Tailscale's client drops them at once. The server reads at
 //!   that rate from whoever does not hold itself to it.
 //! * The server sends Health, Restarting and, to a second machine with one key, a warning. Tailscale's never does.
+//! * A relay that has just started may keep packets for a moment for clients that are not back yet
+//!   ([`ServerConfig::hold_at_start`]).
 //! * A relay remembers at most [`server::MAX_CORRESPONDENTS`] peers of a client to tell when that client leaves.
 
 pub mod client;
@@ -78,5 +80,5 @@ pub use info::{ClientInfo, RateLimit, ServerInfo};
 pub use keys::{MeshKey, NONCE_LEN, PrivateKey, PublicKey};
 pub use meter::MIN_BURST;
 pub use queue::{CONTROL_LEN, Class, QUEUE_BYTES, QUEUE_LEN};
-pub use server::{ConnId, Server, ServerConfig, ServerEvent, ServerTransmit};
+pub use server::{CONFLICT, ConnId, Restart, Server, ServerConfig, ServerEvent, ServerTransmit};
 pub use websocket::WebSocketError;

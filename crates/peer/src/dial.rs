@@ -120,6 +120,13 @@ impl<'d> Received<'d> {
     const NOTHING: Received<'static> = Received { opened: None, data: Data::AsCame(&[]) };
 }
 
+/// A server is away for a moment: until when it is tried again and again, so far apart, where it was.
+#[derive(Debug, Clone, Copy)]
+struct Back {
+    until: Instant,
+    every: Duration,
+}
+
 /// A connection to one server.
 #[derive(Debug)]
 pub(crate) struct Dial {
@@ -143,6 +150,8 @@ pub(crate) struct Dial {
     began: Option<Instant>,
     /// The server asked not to be connected to before.
     not_before: Option<Instant>,
+    /// The server announced that it will be back.
+    back: Option<Back>,
     credit: usize,
 }
 
@@ -167,6 +176,7 @@ impl Dial {
             state: State::Idle,
             began: None,
             not_before: None,
+            back: None,
             credit: 0,
         }
     }
@@ -233,6 +243,7 @@ impl Dial {
         self.state = State::Idle;
         self.failures = 0;
         self.failed = 0;
+        self.back = None;
         streaming
     }
 
@@ -349,6 +360,7 @@ impl Dial {
         if let State::Shaking { conn, .. } = self.state {
             self.state = State::Up { conn, since: env.now };
             self.failed = 0;
+            self.back = None;
             self.report(ServerState::Connected, "", env);
         }
     }
@@ -369,6 +381,9 @@ impl Dial {
             return;
         }
         self.report(ServerState::Failed, reason, env);
+        if self.is_expected(env.now) {
+            return self.wait(env);
+        }
         self.at = (self.at + 1) % self.addresses.len().max(1);
         self.failed += 1;
         if self.failed < self.addresses.iter().filter(|to| self.is_reached(**to, env.out.reach)).count() {
@@ -379,30 +394,40 @@ impl Dial {
         }
     }
 
-    /// The server asks not to be connected to before that, once this connection is gone.
-    pub(crate) fn hold_off(&mut self, until: Instant) {
-        self.not_before = Some(until);
+    /// The server asks not to be connected to before `at`, once this connection is gone, and is expected back then: until
+    /// `until` it is tried again after about `every`, whatever comes of it, and none of that counts as its failure.
+    pub(crate) fn hold_off(&mut self, at: Instant, until: Instant, every: Duration) {
+        self.not_before = Some(at);
+        self.back = Some(Back { until, every });
+    }
+
+    fn is_expected(&self, now: Instant) -> bool {
+        self.back.is_some_and(|back| now < back.until)
     }
 
     /// Starts over at once, for instance because the machine is in another network.
     pub(crate) fn restart(&mut self, reason: &str, env: &mut Env<'_>) {
         if !self.is_idle() {
+            let back = self.back;
             self.stop(reason, env);
+            self.back = back;
             self.connect(env);
         }
     }
 
     fn wait(&mut self, env: &mut Env<'_>) {
         let policy = env.policy;
-        let (low, high) = match self.failures.checked_sub(1) {
-            None => (Duration::ZERO, policy.fast_retry),
-            Some(n) => {
+        let expected = self.back.filter(|back| env.now < back.until);
+        let (low, high) = match (self.failures.checked_sub(1), expected) {
+            (_, Some(Back { every, .. })) => (every / 2, every),
+            (None, None) => (Duration::ZERO, policy.fast_retry),
+            (Some(n), None) => {
                 let wait = policy.retry_min.saturating_mul(1 << n.min(16)).min(policy.retry_max);
                 (wait / 2, wait)
             }
         };
         self.failed = 0;
-        self.failures += 1;
+        self.failures = if expected.is_some() { 0 } else { self.failures + 1 };
         let until = env.now + env.rng.random_range(low..=high);
         self.state = State::Waiting { until: self.not_before.take().map_or(until, |at| at.max(until)) };
     }

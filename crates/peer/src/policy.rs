@@ -64,11 +64,18 @@ pub struct Policy {
     pub relay_idle: Duration,
     /// A relay that carries our packets and was silent for this long is pinged. Default 3 s, as a direct path.
     pub relay_ping: Duration,
-    /// A home relay that failed is not chosen again for this time, if there is another. Default 60 s.
+    /// A home relay that failed is not chosen again for this time, if there is another; one of a region that said that it is ill
+    /// is not connected to again, if another of the region has not. Default 60 s.
     pub relay_avoid: Duration,
     /// A relay that announces its restart is believed to be away for at most this long. Default 30 s, so that a wrong or hostile
     /// announcement costs no more than a relay that is down.
     pub restart_max: Duration,
+    /// A relay that is back too late is tried again after a tenth of the time that it announced, within these bounds. Default
+    /// 100 ms to 1 s (DERP leaves that undefined: `RestartingMessage`, tailscale `derp/derp.go`).
+    pub restart_retry: (Duration, Duration),
+    /// Clients of a relay that says that it is ill, or well again, do what follows from that within this time, each at a time
+    /// of its own, so that no other relay has them all at once. Default 1 s.
+    pub health_spread: Duration,
     /// When no STUN server answered for this long after the first map, a home relay is chosen without knowing round trips.
     /// Default 250 ms: two repetitions unanswered.
     pub home_patience: Duration,
@@ -168,6 +175,8 @@ impl Default for Policy {
             relay_ping: ms(3000),
             relay_avoid: ms(60_000),
             restart_max: ms(30_000),
+            restart_retry: (ms(100), ms(1000)),
+            health_spread: ms(1000),
             home_patience: ms(250),
             surveyed_relays: 5,
             home_gain: ms(10),

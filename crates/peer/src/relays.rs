@@ -1,5 +1,7 @@
 //! Connections to relays: one to the home relay always, others while they are needed.
 
+mod node;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -8,13 +10,14 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use coord::RelayInfo;
 use derp::{Class, Client, ClientConfig, ClientEvent, PrivateKey, PublicKey};
-use rand::{Rng, RngExt};
+use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use crate::config::{Proxy, ServerTls};
 use crate::dial::{Dial, Env, Security, Server};
 use crate::io::ConnId;
+use node::{Health, Old, Turn};
 
 /// What the relays brought.
 #[derive(Debug)]
@@ -27,8 +30,10 @@ pub(crate) enum Incoming {
     Down,
     /// The relay does not know the peer with this key.
     Gone { region: u16, key: [u8; 32] },
-    /// The home relay cannot be reached.
+    /// The home relay cannot be reached, or will end.
     HomeFailed,
+    /// A relay is ill, or well again.
+    Health,
     /// The round trip to a relay is known that was not before.
     Measured,
 }
@@ -56,17 +61,11 @@ struct Relay {
     /// It restarts; when to connect to it anew.
     restart_at: Option<Instant>,
     avoid_until: Option<Instant>,
-    /// The region's relay before this one, which restarts and serves on for a moment.
+    health: Health,
+    /// What its word asks for, and when that is done: not by all of its clients at once.
+    turn: Option<(Instant, Turn)>,
+    /// The region's relay before this one, which serves on for a moment.
     old: Option<Old>,
-}
-
-/// A connection that its relay will close soon, while that to the next comes about: what arrives on it counts, and what is
-/// sent takes it until the next is usable.
-struct Old {
-    dial: Dial,
-    client: Client,
-    /// When it is given up.
-    until: Instant,
 }
 
 impl std::fmt::Debug for Relay {
@@ -84,6 +83,8 @@ pub(crate) struct Relays {
     clock: tls::Clock,
     relays: BTreeMap<u16, Relay>,
     home: Option<u16>,
+    /// What others are told of that: see [`advertised`](Self::advertised).
+    advertised: Option<u16>,
     /// Round trips are measured by connecting, as STUN gets no answer.
     by_tcp: bool,
     /// The relay to which a connection is kept beside that to the home relay.
@@ -100,8 +101,8 @@ impl Relays {
         clock: tls::Clock,
     ) -> Relays {
         let (relays, incoming) = (BTreeMap::new(), VecDeque::new());
-        let (home, by_tcp, standby) = (None, false, None);
-        Relays { key, proxy, authorities, clock, relays, home, by_tcp, standby, incoming }
+        let (home, advertised, by_tcp, standby) = (None, None, false, None);
+        Relays { key, proxy, authorities, clock, relays, home, advertised, by_tcp, standby, incoming }
     }
 
     /// The same, under another private key, with no relays yet.
@@ -141,6 +142,20 @@ impl Relays {
 
     pub(crate) fn home(&self) -> Option<u16> {
         self.home
+    }
+
+    /// The relay at which others reach us: home. Before that is connected to it is the one before it, if that still is: what is
+    /// sent to a relay where we are not yet would be lost.
+    pub(crate) fn advertised(&self) -> Option<u16> {
+        self.advertised
+    }
+
+    /// Brings that up to date; `true` if others must be told.
+    pub(crate) fn advertise(&mut self) -> bool {
+        let is_up = |region: &u16| self.is_up(*region);
+        let waits = self.home.is_some_and(|home| !is_up(&home));
+        let next = self.advertised.filter(|before| waits && is_up(before)).or(self.home);
+        std::mem::replace(&mut self.advertised, next) != next
     }
 
     pub(crate) fn is_up(&self, region: u16) -> bool {
@@ -253,86 +268,14 @@ impl Relays {
             tcp_rtt: None,
             restart_at: None,
             avoid_until: None,
+            health: Health::default(),
+            turn: None,
             old: None,
         }
     }
 
-    /// A relay announces its restart: the region's next one is connected to while this one still serves. `false` if there is no
-    /// other.
-    fn move_on(&mut self, region: u16, env: &mut Env<'_>) -> bool {
-        let Some(relay) = self.relays.get(&region).filter(|relay| relay.nodes.len() > 1) else {
-            return false;
-        };
-        let node = (relay.node + 1) % relay.nodes.len();
-        let (name, dial, client) = self.endpoint(&relay.nodes[node], env);
-        let Some(relay) = self.relays.get_mut(&region) else { return false };
-        relay.leave_old("restarts", env);
-        let until = env.now + env.policy.restart_max;
-        relay.old = Some(Old {
-            dial: std::mem::replace(&mut relay.dial, dial),
-            client: std::mem::replace(&mut relay.client, client),
-            until,
-        });
-        (relay.node, relay.name, relay.tried) = (node, name, 1);
-        (relay.streaming, relay.restart_at) = (false, None);
-        relay.dial.start(env);
-        true
-    }
-
-    fn old_by_conn(&mut self, conn: ConnId) -> Option<(u16, &mut Relay)> {
-        let uses = |relay: &Relay| relay.old.as_ref().is_some_and(|old| old.dial.conn() == Some(conn));
-        let (&region, relay) = self.relays.iter_mut().find(|(_, relay)| uses(relay))?;
-        Some((region, relay))
-    }
-
-    /// Bytes on the connection to a relay that restarts; `false` if it is none.
-    fn old_stream(&mut self, conn: ConnId, data: &[u8], env: &mut Env<'_>) -> bool {
-        let Some((region, relay)) = self.old_by_conn(conn) else { return false };
-        let mut packets = Vec::new();
-        if let Some(Old { dial, client, .. }) = &mut relay.old {
-            relay.heard = env.now;
-            let sound = match dial.receive(data, env) {
-                Ok(received) => client.handle_stream(&received.data, env.now).is_ok(),
-                Err(_) => false,
-            };
-            while let Some(event) = client.poll_event() {
-                if let ClientEvent::Packet { src, data } = event {
-                    relay.used = env.now;
-                    packets.push(Incoming::Packet { region, src: src.0, data });
-                }
-            }
-            if !sound {
-                relay.leave_old("no DERP", env);
-            }
-        }
-        self.incoming.extend(packets);
-        true
-    }
-
-    /// Goes on with the next relay of a region, if there is one that was not tried since one last worked. `false` once all
-    /// were: then the last of them waits, and they begin anew.
-    fn next_node(&mut self, region: u16, env: &mut Env<'_>) -> bool {
-        let Some(relay) = self.relays.get(&region).filter(|relay| relay.nodes.len() > 1) else {
-            return false;
-        };
-        let node = (relay.node + 1) % relay.nodes.len();
-        let (name, mut dial, client) = self.endpoint(&relay.nodes[node], env);
-        let Some(relay) = self.relays.get_mut(&region) else { return false };
-        relay.tried += 1;
-        if relay.tried >= relay.nodes.len() {
-            relay.tried = 0;
-            return false;
-        }
-        // What all of them did counts once.
-        dial.fail(relay.dial.failures().saturating_sub(1));
-        relay.dial.stop("the region's next relay", env);
-        (relay.node, relay.name, relay.dial, relay.client) = (node, name, dial, client);
-        relay.restart_at = None;
-        relay.dial.start(env);
-        true
-    }
-
-    /// Chooses the home relay by round trip: `rtt` of STUN, else that of opening a TCP connection, else the map's order.
+    /// Chooses the home relay by round trip: `rtt` of STUN, else that of opening a TCP connection, else the map's order. One
+    /// that is ill is chosen only if there is no other, and one that fails only if all do.
     /// Where UDP is blocked, all that is left is relayed: then the nearest relays are connected to, which measures them, and
     /// the next best stays connected beside home. `true` if home is another one than before.
     pub(crate) fn choose_home(
@@ -347,30 +290,29 @@ impl Relays {
         }
         let by_tcp = self.by_tcp;
         let measured = |region: u16, relay: &Relay| rtt(region).or(relay.tcp_rtt.filter(|_| by_tcp));
-        let avoided = |relay: &Relay| relay.avoid_until.is_some_and(|until| until > env.now);
         let score = |region: u16, relay: &Relay| {
             let known = measured(region, relay);
             let guess = known.or(relay.tcp_rtt).unwrap_or(Duration::MAX);
-            (avoided(relay), known.is_none(), guess, relay.order)
+            (relay.standing(env.now), known.is_none(), guess, relay.order)
         };
         let mut all: Vec<_> =
             self.relays.iter().map(|(&region, relay)| (score(region, relay), region)).collect();
         all.sort_unstable();
-        let Some(&(_, best)) = all.first() else { return false };
+        let Some(&((standing, ..), best)) = all.first() else { return false };
         let home = self.home.filter(|home| {
             let known = |region: u16| self.relays.get(&region).and_then(|relay| measured(region, relay));
             match (self.relays.get(home), known(*home), known(best)) {
                 _ if best == *home => true,
                 (None, ..) => false,
-                (Some(relay), ..) if avoided(relay) => false,
+                (Some(relay), ..) if relay.standing(env.now) > standing => false,
                 (_, Some(old), Some(new)) => new + env.policy.home_gain > old || new * 3 > old * 2,
                 (_, None, Some(_)) => false,
                 (_, _, None) => true,
             }
         });
         let chosen = home.unwrap_or(best);
-        let others = all.iter().filter(|((avoided, unknown, ..), region)| {
-            !avoided && !unknown && *region != chosen && self.is_up(*region)
+        let others = all.iter().filter(|((standing, unknown, ..), region)| {
+            *standing == Standing::Fine && !unknown && *region != chosen && self.is_up(*region)
         });
         self.standby = others.map(|(_, region)| *region).next().filter(|_| by_tcp);
         if home.is_some() {
@@ -397,8 +339,8 @@ impl Relays {
         let mut first: Vec<&mut Relay> = self.relays.values_mut().collect();
         first.sort_unstable_by_key(|relay| relay.order);
         for relay in first.into_iter().take(env.policy.surveyed_relays) {
-            let avoided = relay.avoid_until.is_some_and(|until| until > env.now);
-            if relay.tcp_rtt.is_none() && !avoided && relay.dial.is_idle() {
+            let fails = relay.standing(env.now) == Standing::Fails;
+            if relay.tcp_rtt.is_none() && !fails && relay.dial.is_idle() {
                 relay.used = env.now;
                 relay.idle_check = env.now + env.policy.relay_idle;
                 relay.dial.start(env);
@@ -406,9 +348,11 @@ impl Relays {
         }
     }
 
-    /// Whether a connection ends when nobody uses it.
+    /// Whether a connection ends when nobody uses it. That to a relay which is ill stays: only there is it heard that it is well
+    /// again.
     fn is_spare(&self, region: u16) -> bool {
-        self.home != Some(region) && self.standby != Some(region)
+        let is_ill = self.relays.get(&region).is_some_and(|relay| relay.health.is_ill());
+        self.home != Some(region) && self.standby != Some(region) && !is_ill
     }
 
     /// Sends over a relay, and connects to it if need be. `false` if the map has no such relay.
@@ -533,27 +477,42 @@ impl Relays {
         if was_up {
             self.incoming.push_back(Incoming::Down);
         }
+        if relay.turn.take_if(|(_, turn)| *turn == Turn::Restart).is_some() && self.move_on(region, env) {
+            return;
+        }
+        let Some(relay) = self.relays.get(&region) else { return };
         let unreachable = relay.dial.failures() >= 2;
         if unreachable && self.next_node(region, env) {
             return;
         }
         // Who has another relay ready does not wait until all ports of this one have failed, some of which a firewall may drop.
-        let ready = self.standby.is_some_and(|standby| standby != region && self.is_up(standby));
+        let ready = self.is_standby_ready(region);
         let Some(relay) = self.relays.get_mut(&region) else { return };
         let unreachable = unreachable || (ready && relay.dial.failed() > 0);
-        let is_spare = self.home != Some(region) && self.standby != Some(region);
+        if unreachable {
+            relay.health = Health::default();
+        }
         if self.home == Some(region) && unreachable {
             relay.avoid_until = Some(env.now + env.policy.relay_avoid);
             self.incoming.push_back(Incoming::HomeFailed);
-        } else if is_spare && relay.used + env.policy.relay_idle <= env.now {
+        } else if self.is_spare(region)
+            && let Some(relay) = self.relays.get_mut(&region)
+            && relay.used + env.policy.relay_idle <= env.now
+        {
             relay.stop("idle", env);
         }
+    }
+
+    /// Whether another relay is connected to that can be home at once.
+    fn is_standby_ready(&self, region: u16) -> bool {
+        self.standby.is_some_and(|standby| standby != region && self.is_up(standby))
     }
 
     fn drain(&mut self, region: u16, env: &mut Env<'_>) {
         let Some(relay) = self.relays.get_mut(&region) else { return };
         let mut dead = false;
         let mut restarts = None;
+        let mut turned = false;
         while let Some(event) = relay.client.poll_event() {
             match event {
                 ClientEvent::Ready { .. } => {
@@ -574,21 +533,20 @@ impl Relays {
                 ClientEvent::PeerGone { key, .. } => {
                     self.incoming.push_back(Incoming::Gone { region, key: key.0 });
                 }
-                ClientEvent::Restarting { reconnect_in, .. } => restarts = Some(reconnect_in),
-                ClientEvent::Health { text } if !text.is_empty() => {
-                    env.out.warn(format!("relay {}: {text}", relay.name));
-                }
+                ClientEvent::Restarting { reconnect_in, try_for } => restarts = Some((reconnect_in, try_for)),
+                ClientEvent::Health { text } => relay.told_health(&text, env),
+                ClientEvent::Pong { .. } => turned |= relay.health.answered(relay.node),
                 ClientEvent::Dead { .. } => dead = true,
                 _ => {}
             }
         }
+        if turned {
+            self.incoming.push_back(Incoming::Health);
+        }
         if dead {
             self.lost(region, "no answer", true, env);
-        } else if let Some(reconnect_in) = restarts
-            && !self.move_on(region, env)
-            && let Some(relay) = self.relays.get_mut(&region)
-        {
-            relay.restarts_in(reconnect_in, env);
+        } else if let Some((reconnect_in, try_for)) = restarts {
+            self.restarts(region, reconnect_in, try_for, env);
         }
     }
 
@@ -606,10 +564,13 @@ impl Relays {
                 let idle = (self.is_spare(region) && !relay.dial.is_idle())
                     .then_some((relay.idle_check, "relay idle"));
                 let restart = relay.restart_at.map(|at| (at, "relay restart"));
-                let old = relay.old.as_ref().map(|old| (old.until, "relay restarted"));
+                let old = relay.old.as_ref().map(|old| (old.until, "relay left"));
+                let turn = relay.turn.map(|(at, turn)| (at, turn.as_str()));
                 idle.into_iter()
                     .chain(restart)
                     .chain(old)
+                    .chain(turn)
+                    .chain(relay.second_chance().map(|at| (at, "relay health")))
                     .chain(relay.dial.poll_timeout())
                     .chain(relay.client.poll_timeout())
                     .min()
@@ -624,7 +585,7 @@ impl Relays {
             let Some(relay) = self.relays.get_mut(&region) else { continue };
             relay.client.handle_timeout(env.now);
             if relay.old.as_ref().is_some_and(|old| old.until <= env.now) {
-                relay.leave_old("restarts", env);
+                relay.leave_old("another relay of the region serves", env);
             }
             if relay.restart_at.is_some_and(|at| at <= env.now) {
                 relay.restart_at = None;
@@ -635,6 +596,7 @@ impl Relays {
                     self.incoming.push_back(Incoming::Down);
                 }
             }
+            self.take_turn(region, env);
             let Some(relay) = self.relays.get_mut(&region) else { continue };
             let before = (relay.dial.failures(), relay.dial.failed());
             if relay.dial.handle_timeout(env) {
@@ -655,7 +617,27 @@ impl Relays {
     }
 }
 
+/// What is known against a relay, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Fine,
+    /// It says so itself.
+    Ill,
+    /// It could not be reached a short time ago.
+    Fails,
+}
+
 impl Relay {
+    fn standing(&self, now: Instant) -> Standing {
+        if self.avoid_until.is_some_and(|until| until > now) {
+            Standing::Fails
+        } else if self.health.is_ill() {
+            Standing::Ill
+        } else {
+            Standing::Fine
+        }
+    }
+
     /// Whether packets get to the region now.
     fn is_usable(&self) -> bool {
         self.dial.is_up() || self.old.is_some()
@@ -683,16 +665,8 @@ impl Relay {
         self.restart_at = None;
         self.streaming = true;
         self.heard = now;
+        self.health.begins();
         self.client.connected(now);
-    }
-
-    /// The relay is about to restart. Its clients return over half as long again as it asked for, at random, so that they do
-    /// not come in one burst; the connection there is serves until it ends or they do.
-    fn restarts_in(&mut self, reconnect_in: Duration, env: &mut Env<'_>) {
-        let wait = reconnect_in.min(env.policy.restart_max);
-        let at = env.now + wait + env.rng.random_range(Duration::ZERO..=wait / 2);
-        self.restart_at = Some(at);
-        self.dial.hold_off(at);
     }
 
     fn end_stream(&mut self, now: Instant) {
@@ -704,6 +678,7 @@ impl Relay {
     fn stop(&mut self, reason: &str, env: &mut Env<'_>) {
         self.end_stream(env.now);
         self.leave_old(reason, env);
+        (self.health, self.turn) = (Health::default(), None);
         self.dial.stop(reason, env);
     }
 }

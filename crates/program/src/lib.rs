@@ -38,7 +38,7 @@ pub use self::peer::{FIRST_OF_USERS, PEER_PORT, PeerProgram, UserOutput, Users};
 pub use self::proxy::ProxyProgram;
 pub use self::secure::{Secured, Security};
 pub use self::servers::{
-    COORDINATOR_PORTS, CoordinatorProgram, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT,
+    COORDINATOR_PORTS, CoordinatorProgram, RELAY_HOLD, RELAY_PORTS, RelayProgram, ResolverProgram, STUN_PORT,
     StunProgram, TLS_PORT,
 };
 pub use self::upstream::Upstream;

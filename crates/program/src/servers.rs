@@ -5,6 +5,7 @@ use crate::mesh::{Mesh, Sibling};
 use crate::upstream::Upstream;
 use crate::{ConnId, Input, Output, Program};
 use bytes::Bytes;
+use derp::Restart;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -19,12 +20,22 @@ pub const RELAY_PORTS: [u16; 2] = [443, 80];
 /// Where the coordination server listens.
 pub const COORDINATOR_PORTS: [u16; 2] = [443, 80];
 
-/// How long clients of a relay that ends are asked to wait before they connect anew: about what a restart takes.
-const RECONNECT_IN: Duration = Duration::from_secs(1);
-/// And how long they are asked to keep trying.
-const TRY_FOR: Duration = Duration::from_secs(30);
-/// How long they are served after that was said: what is on its way arrives, and the end comes before they are back.
-const GRACE: Duration = Duration::from_millis(500);
+/// How long a relay that ends serves its clients on, beside the time over which they are spread: a client that moves to another
+/// relay of the region does so within a third of what it is told, and then needs three round trips, be it across an ocean.
+const GRACE: Duration = Duration::from_secs(1);
+/// From the relay's end until its next process listens: what systemd waits (`RestartSec=`, systemd.service(5)).
+const AWAY: Duration = Duration::from_millis(100);
+/// For how long clients are asked to keep trying from then on. "Not more than a few seconds" (`RestartingMessage`, tailscale
+/// `derp/derp.go`).
+const TRY_FOR: Duration = Duration::from_secs(5);
+/// What each client adds to the time over which they come back, and how much that is at most. A handshake costs the relay two
+/// key agreements and a signature, about half of this on one core.
+const SPREAD: Duration = Duration::from_millis(1);
+const SPREAD_MAX: Duration = Duration::from_secs(3);
+
+/// For how long after its start a relay keeps packets for clients that are not back yet: all that knew it try again within this
+/// time, if it was not away for long. For [`ServerConfig::hold_at_start`](derp::ServerConfig::hold_at_start).
+pub const RELAY_HOLD: Duration = Duration::from_secs(1);
 
 /// A STUN server.
 pub struct StunProgram {
@@ -187,6 +198,11 @@ impl RelayProgram {
         RelayProgram { ports: tcp, stun: self.stun.with_port(stun), ..self }
     }
 
+    /// Tells the clients, and those to come, what is wrong with this relay; empty when it is well again. Drain the outputs then.
+    pub fn set_health(&mut self, text: impl Into<String>, now: Instant) {
+        self.derp.set_health(text, now);
+    }
+
     /// The relay.
     pub fn server(&self) -> &derp::server::Server {
         &self.derp
@@ -224,7 +240,11 @@ impl Program for RelayProgram {
             Input::Writable { conn, space } => self.derp.writable(derp::server::ConnId(conn.0), space, now),
             Input::Closed { conn } => self.derp.closed(derp::server::ConnId(conn.0), now),
             Input::Shutdown => {
-                self.derp.shutdown(RECONNECT_IN, TRY_FOR, GRACE, now);
+                let clients = u32::try_from(self.derp.connections()).unwrap_or(u32::MAX);
+                let spread = SPREAD.saturating_mul(clients).min(SPREAD_MAX);
+                let grace = GRACE + spread;
+                let restart = Restart { reconnect_in: grace + AWAY, spread, try_for: TRY_FOR, grace };
+                self.derp.shutdown(restart, now);
                 self.mesh.iter_mut().for_each(Mesh::let_end);
                 self.allowed.iter_mut().for_each(AllowList::let_end);
             }

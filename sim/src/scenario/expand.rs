@@ -433,6 +433,7 @@ fn action(out: &mut String, action: &Action) {
             let drain = ("drain", drain.to_string());
             ("restart", vec![("relay", text(relay)), ("off", duration(*off)), drain])
         }
+        Action::SetHealth { relay, says } => ("health", vec![("relay", text(relay)), ("says", text(says))]),
         Action::RestartCoordinator { off, keeps } => {
             let coordinator = ("coordinator", "true".to_owned());
             ("restart", vec![coordinator, ("off", duration(*off)), ("state", state(*keeps))])

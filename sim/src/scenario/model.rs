@@ -296,6 +296,13 @@ pub enum Action {
         /// Whether it is asked to end, which it announces, in place of being killed.
         drain: bool,
     },
+    /// A relay tells its clients how it is.
+    SetHealth {
+        /// Which.
+        relay: String,
+        /// What is wrong with it; empty if nothing is.
+        says: String,
+    },
     /// The coordination server stops and starts anew after `off`.
     RestartCoordinator {
         /// For how long it is off.

@@ -117,6 +117,7 @@ impl Builder<'_, '_> {
                 Action::FlushRouter { router: self.refer(router, &[Kind::Router])? }
             }
             Asked::Restart(restart) => self.restart(restart, span)?,
+            Asked::Health(file::Health { relay, says }) => self.health(relay, says)?,
             Asked::Link(change) => {
                 let (node, change) = (*change).into_parts();
                 let node = self.refer(node, CABLED)?;
@@ -214,6 +215,17 @@ impl Builder<'_, '_> {
                 None
             }
         }
+    }
+
+    fn health(&mut self, relay: Val<String>, says: Val<String>) -> Option<Action> {
+        let span = says.span.clone();
+        let (relay, says) = (self.refer(relay, &[Kind::Relay])?, take(Some(says), self.problems)?);
+        if says.chars().count() > MAX_SAYS || says.chars().any(char::is_control) {
+            let help =
+                format!("at most {MAX_SAYS} characters, without line breaks; \"\" when it is well again");
+            self.problems.add(span, "what a relay says of itself is one short line", help);
+        }
+        Some(Action::SetHealth { relay, says })
     }
 
     fn rules(
@@ -461,14 +473,18 @@ impl Builder<'_, '_> {
 }
 
 /// The keys of an entry beside its time.
-const WHAT: &str = "reboot, flush, restart, link, down, up, firewall, add-rule, remove-rule, nat, readdress, move, interface, \
+const WHAT: &str = "reboot, flush, restart, health, link, down, up, firewall, add-rule, remove-rule, nat, readdress, move, interface, \
                     sleep, clock, kill, revoke, approve, rotate, access, crash, black-hole, slow, cut, accept-portal";
+
+/// Characters in what a relay says of itself: it is one line of a log.
+const MAX_SAYS: usize = 200;
 
 /// What an entry asks for.
 enum Asked {
     Reboot(file::Reboot),
     Flush(file::Flush),
     Restart(file::Restart),
+    Health(file::Health),
     Link(Box<file::LinkChange>),
     SetLink(Val<String>, bool),
     Firewall(file::FirewallChange),
@@ -501,6 +517,7 @@ fn asked(spec: file::At) -> Vec<Asked> {
         reboot,
         flush,
         restart,
+        health,
         link,
         down,
         up,
@@ -528,6 +545,7 @@ fn asked(spec: file::At) -> Vec<Asked> {
         reboot.map(Asked::Reboot),
         flush.map(Asked::Flush),
         restart.map(Asked::Restart),
+        health.map(Asked::Health),
         link.map(|link| Asked::Link(Box::new(link))),
         down.map(|node| Asked::SetLink(node, false)),
         up.map(|node| Asked::SetLink(node, true)),

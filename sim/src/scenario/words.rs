@@ -26,6 +26,10 @@ pub(super) fn action(action: &Action, before: Option<&Access>) -> String {
             let how = if *drain { "announced restart" } else { "restart" };
             format!("relay {relay}: {how}, off for {}", duration(*off))
         }
+        Action::SetHealth { relay, says } if says.is_empty() => {
+            format!("relay {relay}: says that it is well")
+        }
+        Action::SetHealth { relay, says } => format!("relay {relay}: says that it is ill: {says}"),
         Action::RestartCoordinator { off, keeps } => {
             let lost = if *keeps { "" } else { ", its records are lost" };
             format!("coordinator: restart, off for {}{lost}", duration(*off))

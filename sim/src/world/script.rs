@@ -118,6 +118,7 @@ impl World {
             }
             Action::RestartRelay { relay, off, drain: true } => self.drain_programs(&relay, off),
             Action::RestartRelay { relay, off, drain: false } => self.restart(&relay, off, true),
+            Action::SetHealth { relay, says } => self.set_health(&relay, says),
             Action::RestartCoordinator { off, keeps } => {
                 self.restart(crate::topology::COORDINATOR, off, keeps);
             }

@@ -269,6 +269,25 @@ impl World {
         }
     }
 
+    /// A relay tells its clients how it is, if it runs.
+    pub(super) fn set_health(&mut self, relay: &str, says: String) {
+        let Some(&node) = self.by_name.get(relay) else { return };
+        let recipe = |s: &&Starter| s.node == node && matches!(s.recipe, Recipe::Relay { .. });
+        let Some(slot) = self.starters.iter().find(recipe).map(|s| s.slot) else { return };
+        let tell = move |program: &mut dyn Program, now| {
+            let program: &mut dyn Any = program;
+            if let Some(program) = program.downcast_mut::<Secured<RelayProgram>>() {
+                program.program_mut().set_health(says, now);
+            } else if let Some(program) = program.downcast_mut::<RelayProgram>() {
+                program.set_health(says, now);
+            }
+        };
+        match &mut self.carrier {
+            Some(carrier) => carrier.touch(node, slot, Box::new(tell)),
+            None => self.touch(node, slot, tell),
+        }
+    }
+
     /// The text of a pre-authentication key.
     pub(super) fn auth_key(&self, number: usize, name: &str) -> String {
         coord::server::key_text(number as u32 + 1, &self.key("auth key", name, 0))
@@ -426,7 +445,11 @@ impl World {
                 let secret = mesh.as_ref().and_then(|(word, _)| {
                     derp::MeshKey::new(self.key("mesh", word, 0).map(|byte| format!("{byte:02x}")).concat())
                 });
-                let config = derp::ServerConfig { mesh_key: secret.clone(), ..derp::ServerConfig::default() };
+                let config = derp::ServerConfig {
+                    mesh_key: secret.clone(),
+                    hold_at_start: program::RELAY_HOLD,
+                    ..derp::ServerConfig::default()
+                };
                 let server = derp::server::Server::new(config, key_of(name), rng("relay", name), now);
                 let mut program = RelayProgram::new(name.clone(), server);
                 if let (Some((_, others)), Some(secret)) = (mesh, secret) {

@@ -43,7 +43,9 @@ pub(super) fn main(args: RelayArgs, json_logs: bool) -> Result<u8, Failure> {
         let authorities = elsewhere::authorities(args.authorities.as_deref())?;
         let secret = args.mesh_secret.as_deref().map(secret).transpose()?;
         let admission = !args.coord.is_empty();
-        let config = ServerConfig { admission, mesh_key: secret.clone(), ..ServerConfig::default() };
+        let hold_at_start = program::RELAY_HOLD;
+        let config =
+            ServerConfig { admission, mesh_key: secret.clone(), hold_at_start, ..ServerConfig::default() };
         let server = Server::new(config, key.clone(), ChaCha12Rng::from_rng(&mut rng), now);
         let mut program = RelayProgram::new(name.as_str().into(), server).with_ports(ports, STUN_PORT);
         if let Some(first) = args.coord.first() {

@@ -2,6 +2,7 @@
 
 mod clients;
 mod conn;
+mod hold;
 mod mesh;
 #[cfg(test)]
 mod service_tests;
@@ -30,9 +31,11 @@ use crate::{
 use clients::Clients;
 pub use clients::MAX_CORRESPONDENTS;
 use conn::{Conn, Received};
+pub use hold::HELD_BYTES;
+use hold::Hold;
 use mesh::Mesh;
 pub use mesh::{Forward, LinkId};
-pub use types::{ConnId, DropReason, LeaveReason, ServerConfig, ServerEvent, ServerTransmit};
+pub use types::{ConnId, DropReason, LeaveReason, Restart, ServerConfig, ServerEvent, ServerTransmit};
 
 /// A connection must have finished its handshake after this (tailscale `derp/derpserver/derpserver.go`, `accept`).
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,8 +50,8 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// (tailscale `derp/derpserver/derpserver.go`, `sendLoop`).
 pub const KEEP_ALIVE_JITTER: Duration = Duration::from_secs(5);
 
-/// What two connections with one key are told while both speak.
-const CONFLICT: &str = "another connection uses the same key: packets go to the one that spoke last. Is the key on two machines?";
+/// What two connections with one key are told while both speak: no word about the relay's own health.
+pub const CONFLICT: &str = "another connection uses the same key: packets go to the one that spoke last. Is the key on two machines?";
 
 /// The last byte of PeerPresent (`PeerPresentFlags`, tailscale `derp/derp.go`).
 fn presence_flags(is_mesh: bool, info: &ClientInfo) -> u8 {
@@ -86,6 +89,7 @@ pub struct Server {
     /// Relays of the region that want to know who comes and goes.
     watchers: BTreeSet<ConnId>,
     mesh: Mesh,
+    hold: Hold,
     forwards: VecDeque<Forward>,
     health: String,
     shutting_down: bool,
@@ -104,6 +108,7 @@ fn source(remote: SocketAddr) -> IpAddr {
 impl Server {
     /// A server without connections.
     pub fn new(config: ServerConfig, key: PrivateKey, rng: ChaCha12Rng, now: Instant) -> Self {
+        let hold = Hold::until((!config.hold_at_start.is_zero()).then(|| now + config.hold_at_start));
         Self {
             config,
             public: key.public(),
@@ -120,6 +125,7 @@ impl Server {
             sources: BTreeMap::new(),
             watchers: BTreeSet::new(),
             mesh: Mesh::default(),
+            hold,
             forwards: VecDeque::new(),
             health: String::new(),
             shutting_down: false,
@@ -271,15 +277,16 @@ impl Server {
         }
     }
 
-    /// Announces a restart to all clients, serves them for `grace` so that they find another relay, or this one once it is
-    /// back, and then closes every connection. New ones are closed at once. `reconnect_in` is how long clients should wait and
-    /// `try_for` how long they should keep trying, to the millisecond.
-    pub fn shutdown(&mut self, reconnect_in: Duration, try_for: Duration, grace: Duration, now: Instant) {
+    /// Announces a restart to all clients, serves them for a while so that they find another relay, or this one once it is back,
+    /// and then closes every connection. New ones are closed at once.
+    pub fn shutdown(&mut self, restart: Restart, now: Instant) {
         self.tick(now);
         self.shutting_down = true;
+        let Restart { reconnect_in, spread, try_for, grace } = restart;
         let all: Vec<ConnId> = self.conns.keys().copied().collect();
         for conn in all {
             if self.conns.get(&conn).is_some_and(|c| c.key.is_some()) {
+                let reconnect_in = reconnect_in + self.rng.random_range(Duration::ZERO..=spread);
                 self.control(conn, &Frame::Restarting { reconnect_in, try_for });
             }
         }
@@ -310,6 +317,9 @@ impl Server {
         if self.close_at.is_some_and(|at| at <= now) {
             self.close_all();
         }
+        for (src, dst, class, bytes) in self.hold.expire(now) {
+            self.drop_unknown(src, dst, bytes, class);
+        }
         while let Some(&(at, _, conn)) = self.deadlines.first() {
             if at > now {
                 break;
@@ -337,7 +347,8 @@ impl Server {
     /// When [`handle_timeout`](Self::handle_timeout) is due, and what for.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         let conns = self.deadlines.first().map(|&(at, why, _)| (at, why));
-        conns.into_iter().chain(self.close_at.map(|at| (at, "shutdown"))).min()
+        let hold = self.hold.deadline().map(|at| (at, "packets held at the start"));
+        conns.into_iter().chain(self.close_at.map(|at| (at, "shutdown"))).chain(hold).min()
     }
 
     /// What to write or close next. Connections take turns, a frame each.
@@ -446,6 +457,9 @@ impl Server {
         if is_news {
             self.tell_watchers(&key);
         }
+        for (class, frame) in self.hold.take(&key) {
+            self.deliver(conn, key, class, frame);
+        }
         Ok(())
     }
 
@@ -495,9 +509,11 @@ impl Server {
             }
             Frame::ForwardPacket { src, dst, packet } => {
                 let (class, bytes) = (Class::of(packet), packet.len());
-                match self.clients.active(&dst) {
-                    Some(to) => self.deliver(to, dst, class, raw.forward_into_recv_packet(&src)),
-                    None => self.drop_unknown(src, dst, bytes, class),
+                let frame = raw.forward_into_recv_packet(&src);
+                if let Some(to) = self.clients.active(&dst) {
+                    self.deliver(to, dst, class, frame);
+                } else if self.hold.push(dst, class, frame, self.now).is_some() {
+                    self.drop_unknown(src, dst, bytes, class);
                 }
             }
             Frame::WatchConns => {
@@ -544,6 +560,9 @@ impl Server {
         }
         if let Some(link) = self.mesh.route(&src, &dst) {
             self.forwards.push_back(Forward { link, src, dst, packet: raw.into_packet() });
+            return;
+        }
+        if self.hold.push(dst, class, raw.into_recv_packet(&src), self.now).is_none() {
             return;
         }
         self.drop_unknown(src, dst, bytes, class);

@@ -215,7 +215,10 @@ fn a_relay_that_restarts_serves_its_clients_until_its_grace_is_over() {
     let (a, b) = (bench.join(1, 1), bench.join(2, 2));
     let second = Duration::from_secs(1);
     let now = bench.now;
-    bench.server.shutdown(second, 60 * second, 3 * second, now);
+    let spread = Duration::ZERO;
+    bench
+        .server
+        .shutdown(Restart { reconnect_in: second, spread, try_for: 60 * second, grace: 3 * second }, now);
     bench.send(1, b, b"still");
     let restarting = ClientEvent::Restarting { reconnect_in: second, try_for: 60 * second };
     let heard = bench.drain(2);
@@ -226,6 +229,71 @@ fn a_relay_that_restarts_serves_its_clients_until_its_grace_is_over() {
     bench.wait(3 * second);
     assert_eq!((bench.closed.len(), bench.server.connections()), (3, 0));
     assert_eq!(bench.server.poll_timeout(), None);
+}
+
+#[test]
+fn a_hundred_clients_are_told_a_hundred_times_to_come_back() {
+    let mut bench = Bench::new(ServerConfig::default());
+    for n in 0..100 {
+        bench.join(n, n);
+    }
+    let (second, now) = (Duration::from_secs(1), bench.now);
+    let restart = Restart { reconnect_in: second, spread: second, try_for: second, grace: second };
+    bench.server.shutdown(restart, now);
+    bench.run();
+    let told = |bench: &mut Bench, n| {
+        let heard = bench.drain(n);
+        let mut told = heard.iter().filter_map(|event| match event {
+            ClientEvent::Restarting { reconnect_in, .. } => Some(*reconnect_in),
+            _ => None,
+        });
+        told.next().expect("it is told")
+    };
+    let mut times: Vec<Duration> = (0..100).map(|n| told(&mut bench, n)).collect();
+    times.sort_unstable();
+    assert!(times[0] >= second && times[99] <= 2 * second);
+    let tenth = second / 10;
+    let fullest =
+        times.iter().map(|from| times.iter().filter(|at| (*from..*from + tenth).contains(*at)).count());
+    assert!(fullest.max() < Some(30), "{times:?}");
+}
+
+#[test]
+fn packets_for_clients_that_are_not_back_yet_wait_for_them_for_a_moment() {
+    let hold_at_start = Duration::from_secs(1);
+    let mut bench = Bench::new(ServerConfig { hold_at_start, ..ServerConfig::default() });
+    let (a, b) = (bench.join(1, 1), private(2).public());
+    bench.send(1, b, b"first");
+    bench.send(1, b, &disco(1));
+    bench.wait(hold_at_start / 2);
+    bench.join(2, 2);
+    assert_eq!(bench.packets(2), [(a, disco(1)), (a, b"first".to_vec())]);
+    bench.send(1, private(3).public(), b"in vain");
+    bench.wait(hold_at_start / 2);
+    bench.join(3, 3);
+    assert_eq!(bench.packets(3), []);
+    let dropped = |event: &ServerEvent| matches!(event, ServerEvent::Dropped { bytes: 7, .. });
+    assert!(bench.events.iter().any(dropped));
+    bench.send(1, private(4).public(), b"too late");
+    bench.join(4, 4);
+    assert_eq!(bench.packets(4), []);
+}
+
+#[test]
+fn what_is_held_at_the_start_is_bounded_for_each_client_and_in_all() {
+    let hold_at_start = Duration::from_secs(1);
+    let mut bench = Bench::new(ServerConfig { hold_at_start, ..ServerConfig::default() });
+    bench.join(1, 1);
+    for _ in 0..2 * crate::QUEUE_LEN {
+        bench.send(1, private(2).public(), b"x");
+    }
+    bench.join(2, 2);
+    assert_eq!(bench.packets(2).len(), crate::QUEUE_LEN);
+    for n in 100..100 + 40 {
+        bench.send(1, private(n).public(), &[0; 60_000]);
+    }
+    let dropped = |event: &&ServerEvent| matches!(event, ServerEvent::Dropped { bytes: 60_000, .. });
+    assert_eq!(bench.events.iter().filter(dropped).count(), 40 - HELD_BYTES / 60_037);
 }
 
 // The mesh.

@@ -544,7 +544,8 @@ fn a_shutdown_announces_the_restart_then_closes_all() {
     bench.send(2, a, b"x");
     let mut clients = std::mem::take(&mut bench.clients);
     let (now, ms) = (bench.now, Duration::from_millis);
-    bench.server.shutdown(ms(100), ms(30_000), Duration::ZERO, now);
+    let grace = Duration::ZERO;
+    bench.server.shutdown(Restart { reconnect_in: ms(100), spread: grace, try_for: ms(30_000), grace }, now);
     let (reconnect_in, try_for) = (ms(100), ms(30_000));
     let mut closed = Vec::new();
     while let Some(transmit) = bench.server.poll_transmit() {

@@ -1,7 +1,7 @@
 //! What a relay is told when it is made, and what it tells.
 
 use bytes::Bytes;
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     frame::FrameError,
@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[cfg(doc)]
-use super::{HANDSHAKE_TIMEOUT, Server, WRITE_TIMEOUT};
+use super::{HANDSHAKE_TIMEOUT, HELD_BYTES, Server, WRITE_TIMEOUT};
 
 /// The caller's name for a connection. Must not be used again for another connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,6 +32,9 @@ pub struct ServerConfig {
     pub mesh_key: Option<MeshKey>,
     /// Whether clients must be admitted: see [`ServerEvent::Admission`].
     pub admission: bool,
+    /// For how long after the start of the server packets for clients that are not connected wait for them, at most
+    /// [`HELD_BYTES`] in all: after a restart they all come back, but not all at once.
+    pub hold_at_start: Duration,
     /// Connections at most, handshakes included.
     pub max_connections: usize,
     /// Connections from one address at most; IPv6 addresses count by their network of 64 bits, which one machine has whole
@@ -40,7 +43,7 @@ pub struct ServerConfig {
 }
 
 impl Default for ServerConfig {
-    /// Upgrade at `/derp`, for everybody, no rate limit, 65,536 connections, 1,024 from one address.
+    /// Upgrade at `/derp`, for everybody, no rate limit, nothing held, 65,536 connections, 1,024 from one address.
     fn default() -> Self {
         Self {
             upgrade: true,
@@ -48,10 +51,25 @@ impl Default for ServerConfig {
             rate_limit: None,
             mesh_key: None,
             admission: false,
+            hold_at_start: Duration::ZERO,
             max_connections: 1 << 16,
             max_per_source: 1024,
         }
     }
+}
+
+/// How a relay restarts: see [`Server::shutdown`]. On the wire times are in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// When clients should connect anew, from now.
+    pub reconnect_in: Duration,
+    /// Each of them is told a time of its own, up to this much later, so that they do not come back in one burst
+    /// (`RestartingMessage`, tailscale `derp/derp.go`, leaves that to the server).
+    pub spread: Duration,
+    /// For how long they should keep trying from then on before they take the relay for gone; a few seconds.
+    pub try_for: Duration,
+    /// For how long they are still served.
+    pub grace: Duration,
 }
 
 /// What to do with a stream.

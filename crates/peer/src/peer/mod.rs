@@ -590,6 +590,7 @@ impl Peer {
                 }
             }
             Incoming::Up { again } => {
+                self.advertise();
                 for id in self.directory.live_ids() {
                     self.tell_path(id, "relay connected");
                     if again {
@@ -598,6 +599,7 @@ impl Peer {
                 }
             }
             Incoming::Down => {
+                self.advertise();
                 for id in self.directory.live_ids() {
                     self.tell_path(id, "relay lost");
                 }
@@ -610,7 +612,7 @@ impl Peer {
                     live.reverse = None;
                 }
             }
-            Incoming::HomeFailed | Incoming::Measured => self.choose_home(now),
+            Incoming::HomeFailed | Incoming::Health | Incoming::Measured => self.choose_home(now),
         }
     }
 
@@ -641,6 +643,13 @@ impl Peer {
         }
         let (nat, udp_blocked) = (&self.nat, self.nat.facts().udp_blocked);
         if self.relays.choose_home(|region| nat.rtt(region), udp_blocked, env!(self, now)) {
+            self.advertise();
+        }
+    }
+
+    /// Tells others where our home is, if that changed for them.
+    fn advertise(&mut self) {
+        if self.relays.advertise() {
             self.publish();
         }
     }
@@ -649,7 +658,7 @@ impl Peer {
     fn publish(&mut self) {
         self.signalling.update(Update {
             endpoints: self.nat.candidates().to_vec(),
-            home_relay: self.relays.home(),
+            home_relay: self.relays.advertised(),
             nat: Some(self.nat.facts()),
         });
     }

@@ -2,6 +2,8 @@ use super::*;
 use crate::dial::Out;
 use crate::io::Transmit;
 use crate::policy::Policy;
+use std::collections::BTreeSet;
+
 use derp::{Server as RelayServer, ServerConfig, ServerTransmit};
 
 const REGION: u16 = 1;
@@ -14,7 +16,9 @@ struct Bench {
     out: Out,
     relays: Relays,
     server: RelayServer,
-    /// Whether it can be connected to.
+    /// Another one, at this address, and the connections to it.
+    other: (IpAddr, RelayServer, BTreeSet<ConnId>),
+    /// Whether they can be connected to.
     is_up: bool,
     /// The only address that answers, if not all do.
     only: Option<IpAddr>,
@@ -40,7 +44,6 @@ impl Bench {
     #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
     fn new(regions: u16) -> Bench {
         let now = Instant::now();
-        let key = PrivateKey::from_bytes([5; 32]);
         let clock = tls::Clock::new(Duration::ZERO, now);
         let mut bench = Bench {
             now,
@@ -48,7 +51,8 @@ impl Bench {
             policy: Policy::default(),
             out: Out::default(),
             relays: Relays::new([6; 32], None, None, clock),
-            server: RelayServer::new(ServerConfig::default(), key, ChaCha12Rng::seed_from_u64(2), now),
+            server: server(2, now),
+            other: ([192, 0, 2, 2].into(), server(3, now), BTreeSet::new()),
             is_up: true,
             only: None,
             tried: Vec::new(),
@@ -80,7 +84,8 @@ impl Bench {
         loop {
             self.with(|relays, env| relays.flush(env));
             let Some(transmit) = self.out.transmits.pop_front() else {
-                let Some(transmit) = self.server.poll_transmit() else { return };
+                let transmit = self.server.poll_transmit().or_else(|| self.other.1.poll_transmit());
+                let Some(transmit) = transmit else { return };
                 match transmit {
                     ServerTransmit::Write { conn, data } => {
                         self.with(|relays, env| relays.stream(ConnId(conn.0 as u32), &data, env));
@@ -100,16 +105,24 @@ impl Bench {
                         continue;
                     }
                     let id = derp::ConnId(conn.0.into());
-                    self.server.accepted(id, to, self.now);
-                    self.server.writable(id, 1 << 20, self.now);
+                    if to.ip() == self.other.0 {
+                        self.other.2.insert(conn);
+                    }
+                    let now = self.now;
+                    self.at(conn).accepted(id, to, now);
+                    self.at(conn).writable(id, 1 << 20, now);
                     self.with(|relays, env| relays.writable(conn, 1 << 20, env));
                     self.with(|relays, env| relays.connected(conn, env));
                 }
                 Transmit::Write { conn, data } => {
-                    self.server.handle_stream(derp::ConnId(conn.0.into()), &data, self.now);
+                    let now = self.now;
+                    self.at(conn).handle_stream(derp::ConnId(conn.0.into()), &data, now);
                     self.with(|relays, env| relays.writable(conn, 1 << 20, env));
                 }
-                Transmit::Close(conn) => self.server.closed(derp::ConnId(conn.0.into()), self.now),
+                Transmit::Close(conn) => {
+                    let now = self.now;
+                    self.at(conn).closed(derp::ConnId(conn.0.into()), now);
+                }
                 Transmit::Datagram { .. } => {}
             }
         }
@@ -118,7 +131,8 @@ impl Bench {
     fn wait(&mut self, duration: Duration) {
         let end = self.now + duration;
         loop {
-            let next = self.relays.poll_timeout().into_iter().chain(self.server.poll_timeout());
+            let servers = self.server.poll_timeout().into_iter().chain(self.other.1.poll_timeout());
+            let next = self.relays.poll_timeout().into_iter().chain(servers);
             match next.map(|(at, _)| at).min().filter(|at| *at <= end) {
                 Some(at) => self.now = self.now.max(at),
                 None => {
@@ -128,9 +142,59 @@ impl Bench {
             }
             self.with(|relays, env| relays.handle_timeout(env));
             self.server.handle_timeout(self.now);
+            self.other.1.handle_timeout(self.now);
             self.run();
         }
     }
+
+    /// The relay at the other end of a connection.
+    fn at(&mut self, conn: ConnId) -> &mut RelayServer {
+        if self.other.2.contains(&conn) { &mut self.other.1 } else { &mut self.server }
+    }
+
+    /// Both relays, in one region, of which home is the first.
+    fn of_one_region(seed: u64) -> Bench {
+        let mut bench = Bench::new(1);
+        bench.rng = ChaCha12Rng::seed_from_u64(seed);
+        let nodes: Vec<RelayInfo> =
+            [1, 2].map(|n| RelayInfo { addr: [192, 0, 2, n].into(), ..info(REGION) }).into();
+        bench.with(|relays, env| relays.set_map(&nodes, env));
+        bench.choose(&[10]);
+        bench.wait(SEC);
+        bench
+    }
+
+    /// The first relay announces its restart.
+    fn announce(&mut self, reconnect_in: Duration, try_for: Duration, grace: Duration) {
+        let restart = derp::Restart { reconnect_in, spread: Duration::ZERO, try_for, grace };
+        self.server.shutdown(restart, self.now);
+        self.run();
+    }
+
+    /// The first relay says how it is; waits until its clients have done what follows.
+    fn tell_health(&mut self, text: &str) {
+        self.server.set_health(text, self.now);
+        self.run();
+        self.wait(self.policy.health_spread);
+    }
+
+    /// The other one does.
+    fn tell_other_health(&mut self, text: &str) {
+        self.other.1.set_health(text, self.now);
+        self.run();
+        self.wait(self.policy.health_spread);
+    }
+
+    /// Whether anything came that makes the peer choose its home anew.
+    fn must_choose(&mut self) -> bool {
+        let incoming: Vec<Incoming> = std::iter::from_fn(|| self.relays.poll_incoming()).collect();
+        incoming.iter().any(|incoming| matches!(incoming, Incoming::Health | Incoming::HomeFailed))
+    }
+}
+
+fn server(seed: u64, now: Instant) -> RelayServer {
+    let key = PrivateKey::from_bytes([5; 32]);
+    RelayServer::new(ServerConfig::default(), key, ChaCha12Rng::seed_from_u64(seed), now)
 }
 
 const SEC: Duration = Duration::from_secs(1);
@@ -140,27 +204,22 @@ fn a_relay_that_restarts_is_left_alone_for_as_long_as_it_asked() {
     let mut bench = Bench::new(1);
     bench.choose(&[20]);
     assert!(bench.relays.is_up(REGION));
-    let now = bench.now;
-    bench.server.shutdown(2 * SEC, 30 * SEC, SEC / 2, now);
-    bench.run();
+    bench.announce(2 * SEC, 30 * SEC, SEC / 2);
     assert!(bench.relays.is_up(REGION), "it serves for a moment yet");
     bench.wait(SEC);
     assert!(!bench.relays.is_up(REGION));
-    let key = PrivateKey::from_bytes([5; 32]);
-    bench.server = RelayServer::new(ServerConfig::default(), key, ChaCha12Rng::seed_from_u64(3), bench.now);
+    bench.server = server(3, bench.now);
     bench.wait(3 * SEC);
     assert!(bench.relays.is_up(REGION));
     let again = bench.tried[1];
-    assert!(bench.tried.len() == 2 && (2 * SEC..=3 * SEC).contains(&again), "{:?}", bench.tried);
+    assert!(bench.tried.len() == 2 && (2 * SEC..=9 * SEC / 4).contains(&again), "{:?}", bench.tried);
 }
 
 #[test]
 fn a_relay_that_announced_its_restart_and_goes_on_is_connected_to_anew() {
     let mut bench = Bench::new(1);
     bench.choose(&[20]);
-    let now = bench.now;
-    bench.server.shutdown(2 * SEC, 30 * SEC, 60 * SEC, now);
-    bench.run();
+    bench.announce(2 * SEC, 30 * SEC, 60 * SEC);
     bench.wait(2 * SEC - SEC / 10);
     assert!((bench.relays.is_up(REGION), bench.tried.len()) == (true, 1), "the old one serves until then");
     bench.wait(SEC + SEC / 5);
@@ -171,9 +230,7 @@ fn a_relay_that_announced_its_restart_and_goes_on_is_connected_to_anew() {
 fn an_announcement_of_a_year_is_not_believed() {
     let mut bench = Bench::new(1);
     bench.choose(&[20]);
-    let now = bench.now;
-    bench.server.shutdown(365 * 86_400 * SEC, SEC, Duration::ZERO, now);
-    bench.run();
+    bench.announce(365 * 86_400 * SEC, SEC, Duration::ZERO);
     bench.wait(50 * SEC);
     assert!(bench.tried.len() > 1, "{:?}", bench.tried);
 }
@@ -245,23 +302,194 @@ fn the_next_relay_of_a_region_is_connected_to_while_the_one_that_restarts_serves
     bench.with(|relays, env| relays.set_map(&nodes, env));
     bench.only = Some(nodes[0].addr);
     bench.choose(&[10]);
-    let now = bench.now;
-    bench.server.shutdown(2 * SEC, 30 * SEC, SEC, now);
-    bench.run();
-    assert_eq!((bench.relays.is_up(REGION), bench.tried.len()), (true, 2), "at once, and the old one serves");
+    bench.announce(2 * SEC, 30 * SEC, SEC);
+    bench.wait(2 * SEC / 3);
+    assert!(bench.relays.is_up(REGION) && bench.tried.len() > 1, "soon, and the old one serves");
     bench.with(|relays, env| relays.send(REGION, [9; 32], Bytes::from_static(b"x"), Class::Data, env));
     bench.run();
     let dropped = |event| matches!(event, derp::ServerEvent::Dropped { bytes: 1, .. });
     assert!(std::iter::from_fn(|| bench.server.poll_event()).any(dropped), "it came there");
     bench.only = None;
-    bench.server = RelayServer::new(
-        ServerConfig::default(),
-        PrivateKey::from_bytes([5; 32]),
-        ChaCha12Rng::seed_from_u64(3),
-        now,
-    );
+    bench.server = server(3, bench.now);
     bench.wait(2 * SEC);
     assert!(bench.relays.is_up(REGION) && bench.tried.len() > 2);
+}
+
+#[test]
+fn a_relay_that_is_back_late_is_tried_in_short_order_and_has_not_failed() {
+    let mut bench = Bench::new(2);
+    bench.choose(&[10, 40]);
+    bench.announce(SEC, 5 * SEC, SEC / 2);
+    bench.is_up = false;
+    bench.wait(4 * SEC);
+    assert!(!bench.must_choose(), "a restart is no failure");
+    let gaps = bench.tried.windows(2).skip(1).map(|pair| pair[1] - pair[0]);
+    assert!(bench.tried.len() > 25 && gaps.max() <= Some(SEC / 10), "{:?}", bench.tried);
+    bench.wait(20 * SEC);
+    assert!(bench.must_choose(), "it is given up once the time that it asked for is over");
+}
+
+#[test]
+fn who_has_another_relay_ready_goes_there_when_home_announces_its_restart() {
+    let mut bench = without_udp(&[10, 40]);
+    let _ = bench.must_choose();
+    bench.announce(SEC, 5 * SEC, SEC / 2);
+    assert!(bench.must_choose() && bench.relays.is_up(1));
+    assert!(bench.choose(&[]));
+    assert_eq!((bench.relays.home(), bench.relays.is_up(2)), (Some(2), true));
+}
+
+/// How many of a hundred come in the fullest tenth of the time in which they all do.
+fn fullest_tenth(mut times: Vec<Duration>) -> usize {
+    times.sort_unstable();
+    let (first, last) = (times[0], times[times.len() - 1]);
+    let tenth = (last - first) / 10;
+    assert!(tenth > Duration::from_millis(5), "{first:?}..{last:?}");
+    let within = |from: &Duration| times.iter().filter(|at| (*from..*from + tenth).contains(*at)).count();
+    times.iter().map(within).max().unwrap_or(0)
+}
+
+#[test]
+fn a_hundred_clients_come_back_spread_over_time() {
+    let back = |seed| {
+        let mut bench = Bench::new(1);
+        bench.rng = ChaCha12Rng::seed_from_u64(seed);
+        bench.choose(&[20]);
+        bench.announce(SEC, 5 * SEC, SEC / 2);
+        bench.wait(3 * SEC);
+        bench.tried[1]
+    };
+    assert!(fullest_tenth((0..100).map(back).collect()) < 30);
+}
+
+#[test]
+fn a_hundred_clients_move_to_the_next_relay_of_the_region_spread_over_time() {
+    let moved = |seed| {
+        let mut bench = Bench::of_one_region(seed);
+        bench.announce(SEC, 5 * SEC, SEC / 2);
+        bench.wait(SEC / 2);
+        assert!(bench.relays.is_up(REGION));
+        bench.tried[1]
+    };
+    assert!(fullest_tenth((0..100).map(moved).collect()) < 30);
+}
+
+#[test]
+fn a_hundred_clients_leave_an_ill_relay_spread_over_time() {
+    let left = |seed| {
+        let mut bench = Bench::of_one_region(seed);
+        bench.tell_health("disk full");
+        bench.tried[1]
+    };
+    assert!(fullest_tenth((0..100).map(left).collect()) < 30);
+}
+
+#[test]
+fn an_ill_home_is_left_for_a_healthy_one_and_come_back_to_when_it_is_well() {
+    let mut bench = Bench::new(2);
+    bench.choose(&[10, 40]);
+    bench.wait(SEC);
+    let _ = bench.must_choose();
+    bench.tell_health("disk full");
+    assert!(bench.must_choose());
+    assert!(bench.choose(&[10, 40]));
+    assert_eq!((bench.relays.home(), bench.relays.is_up(2)), (Some(2), true));
+    bench.wait(3 * bench.policy.relay_idle);
+    assert!(!bench.choose(&[10, 40]), "it is ill still");
+    assert!(bench.relays.is_up(1), "who has hung up does not hear that it is well");
+    bench.tell_health("");
+    assert!(bench.must_choose());
+    assert!(bench.choose(&[10, 40]));
+    assert_eq!(bench.relays.home(), Some(1));
+}
+
+#[test]
+fn others_are_told_of_a_home_once_it_is_connected_to_and_the_one_before_serves_until_then() {
+    let mut bench = Bench::new(2);
+    bench.choose(&[10, 40]);
+    assert!(bench.relays.advertise() && bench.relays.advertised() == Some(1));
+    bench.is_up = false;
+    assert!(bench.choose(&[400, 40]));
+    assert!(!bench.relays.advertise(), "nobody could reach us there");
+    bench.is_up = true;
+    bench.wait(SEC);
+    assert!(bench.relays.advertise() && bench.relays.advertised() == Some(2));
+    bench.is_up = false;
+    assert!(bench.choose(&[10, 400]) && bench.relays.advertise(), "the connection there has stayed");
+}
+
+#[test]
+fn an_ill_relay_is_home_where_no_other_can_be() {
+    let mut bench = Bench::new(1);
+    bench.choose(&[10]);
+    bench.wait(SEC);
+    bench.tell_health("disk full");
+    assert!(!bench.choose(&[10]));
+    assert_eq!((bench.relays.home(), bench.relays.is_up(1)), (Some(1), true));
+
+    let mut bench = Bench::new(2);
+    bench.choose(&[10, 40]);
+    bench.wait(SEC);
+    bench.only = Some(info(1).addr);
+    bench.tell_health("disk full");
+    assert!(bench.choose(&[10, 40]));
+    bench.wait(2 * SEC);
+    assert!(bench.must_choose(), "the healthy one cannot be reached");
+    assert!(bench.choose(&[10, 40]));
+    assert_eq!((bench.relays.home(), bench.relays.is_up(1)), (Some(1), true));
+}
+
+#[test]
+fn a_relay_that_restarted_is_well_unless_it_says_otherwise() {
+    for still in ["", "disk full"] {
+        let mut bench = Bench::new(2);
+        bench.choose(&[10, 40]);
+        bench.wait(SEC);
+        bench.tell_health("disk full");
+        bench.choose(&[10, 40]);
+        bench.announce(SEC, 5 * SEC, SEC / 2);
+        bench.wait(SEC);
+        let _ = bench.must_choose();
+        bench.server = server(7, bench.now);
+        bench.server.set_health(still, bench.now);
+        bench.wait(SEC);
+        assert_eq!((bench.relays.is_up(1), bench.must_choose()), (true, still.is_empty()));
+        assert_eq!(bench.choose(&[10, 40]), still.is_empty());
+    }
+}
+
+#[test]
+fn of_a_region_the_healthy_relay_serves_and_nothing_else_changes() {
+    let mut bench = Bench::of_one_region(1);
+    let _ = bench.must_choose();
+    bench.tell_health("disk full");
+    bench.wait(SEC);
+    assert!(!bench.must_choose());
+    assert_eq!((bench.relays.is_up(REGION), bench.other.1.connections()), (true, 1));
+    bench.wait(bench.policy.restart_max);
+    assert_eq!(bench.server.connections(), 0, "the ill one is left in the end");
+    bench.tell_other_health("disk full, too");
+    bench.wait(SEC);
+    assert!(bench.must_choose(), "now the region is ill");
+    assert_eq!(
+        (bench.relays.relays[&REGION].standing(bench.now), bench.other.1.connections()),
+        (Standing::Ill, 1)
+    );
+    bench.server.set_health("", bench.now);
+    bench.wait(bench.policy.relay_avoid);
+    assert!(bench.must_choose(), "the first was asked again, and is well");
+    assert_eq!(bench.relays.relays[&REGION].standing(bench.now), Standing::Fine);
+    assert_eq!(bench.server.connections(), 1);
+}
+
+#[test]
+fn two_machines_with_one_key_do_not_take_the_relay_for_ill() {
+    let mut bench = Bench::new(2);
+    bench.choose(&[10, 40]);
+    bench.wait(SEC);
+    let _ = bench.must_choose();
+    bench.tell_health(derp::CONFLICT);
+    assert!(!bench.must_choose() && !bench.choose(&[10, 40]));
 }
 
 /// The relays without UDP, their TCP round trips in ms as given.

@@ -31,6 +31,8 @@ pub(in crate::scenario) struct At {
     pub(in crate::scenario) flush: Option<Flush>,
     /// A relay, the coordination server or a host's peer stops and starts again.
     pub(in crate::scenario) restart: Option<Restart>,
+    /// A relay tells its clients that it is ill, or well again.
+    pub(in crate::scenario) health: Option<Health>,
     /// The cable of a node changes; what is not named stays as the entries before left it.
     pub(in crate::scenario) link: Option<LinkChange>,
     /// The cable of this node is cut.
@@ -136,6 +138,16 @@ pub(in crate::scenario) struct Restart {
     pub(in crate::scenario) drain: Option<Val<bool>>,
     /// Whether the coordination server still has its records, or the peer its identity, afterwards. Default: kept.
     pub(in crate::scenario) state: Option<Val<Word<State>>>,
+}
+
+/// A relay tells its clients that it is ill, or well again. It serves them all the same.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(in crate::scenario) struct Health {
+    /// Which.
+    pub(in crate::scenario) relay: Val<String>,
+    /// What is wrong with it, such as "disk full"; "" when it is well again.
+    pub(in crate::scenario) says: Val<String>,
 }
 
 /// The cable of a node changes; what is not named stays.

@@ -336,7 +336,7 @@ impl Bench {
             | Action::AcceptPortal { router }
             | Action::SetFirewall { router, .. }
             | Action::ChangeRules { router, .. } => router,
-            Action::RestartRelay { relay, .. } => relay,
+            Action::RestartRelay { relay, .. } | Action::SetHealth { relay, .. } => relay,
             Action::RestartCoordinator { .. }
             | Action::Revoke { .. }
             | Action::Approve { .. }
