@@ -79,6 +79,6 @@ pub use http::{HttpError, MAX_HEAD};
 pub use info::{ClientInfo, RateLimit, ServerInfo};
 pub use keys::{MeshKey, NONCE_LEN, PrivateKey, PublicKey};
 pub use meter::MIN_BURST;
-pub use queue::{CONTROL_LEN, Class, QUEUE_BYTES, QUEUE_LEN};
+pub use queue::{CONTROL_LEN, Class, PRESENCE_LEN, QUEUE_BYTES, QUEUE_LEN};
 pub use server::{CONFLICT, ConnId, Restart, Server, ServerConfig, ServerEvent, ServerTransmit};
 pub use websocket::WebSocketError;

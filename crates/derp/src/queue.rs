@@ -17,6 +17,9 @@ pub const QUEUE_BYTES: usize = 256 << 10;
 /// Control frames that may wait. Pings, "peer gone" and keep-alives beyond it are dropped: each is only a hint.
 pub const CONTROL_LEN: usize = 1024;
 
+/// News of clients that may wait for another relay, of about 90 bytes each: twice what a relay has by default. Ours.
+pub const PRESENCE_LEN: usize = 1 << 17;
+
 /// First bytes of every disco packet, `TS💬` (tailscale `disco/disco.go`, `Magic`).
 const DISCO_MAGIC: [u8; 6] = [0x54, 0x53, 0xf0, 0x9f, 0x92, 0xac];
 
@@ -78,8 +81,7 @@ pub(crate) struct Outbound {
     /// One answer at a time: whoever pings faster than we can write gets fewer answers
     /// (`sendPongCh` of capacity one, tailscale `derp/derpserver/derpserver.go`).
     pong: Option<[u8; 8]>,
-    /// Who came and who went, for a relay that watches: of each client only the last of it, so that they are no more than
-    /// the clients are.
+    /// Who came and who went, for a relay that watches: of each client only the last of it.
     presence: BTreeMap<PublicKey, Bytes>,
     disco: Packets,
     data: Packets,
@@ -124,11 +126,15 @@ impl Outbound {
         if packets.is_over() { packets.pop() } else { None }
     }
 
-    /// Queues the last word about a client.
-    pub(crate) fn push_presence(&mut self, key: PublicKey, frame: &Frame<'_>) {
+    /// Queues the last word about a client; refused when there are too many, of clients that come and go.
+    pub(crate) fn push_presence(&mut self, key: PublicKey, frame: &Frame<'_>) -> bool {
+        if self.presence.len() >= PRESENCE_LEN && !self.presence.contains_key(&key) {
+            return false;
+        }
         let mut out = BytesMut::with_capacity(frame.encoded_len());
         frame.put(&mut out);
         self.presence.insert(key, out.freeze());
+        true
     }
 
     /// The next at most `space` bytes of the stream. A frame is given whole if it fits, else its first part; the rest
@@ -246,6 +252,17 @@ mod tests {
         out.push_presence(key, &gone);
         assert_eq!(out.take(1000, true).unwrap()[0], gone.kind() as u8);
         assert_eq!(out.take(1000, true), None);
+    }
+
+    #[test]
+    fn news_of_clients_are_bounded() {
+        let mut out = Outbound::default();
+        let mut push = |n: usize| {
+            let mut key = PublicKey([0; 32]);
+            key.0[..8].copy_from_slice(&n.to_be_bytes());
+            out.push_presence(key, &Frame::PeerPresent { key, addr: None, flags: 1 })
+        };
+        assert!((0..PRESENCE_LEN).all(&mut push) && !push(PRESENCE_LEN) && push(0));
     }
 
     #[test]

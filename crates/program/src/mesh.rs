@@ -38,6 +38,8 @@ struct Link {
     is_up: bool,
     /// Whether anything was logged since it last worked.
     told: bool,
+    /// Whether it named more clients than it may, since it came about.
+    is_full: bool,
 }
 
 impl Link {
@@ -77,7 +79,15 @@ impl Mesh {
                 ..ClientConfig::new(key.clone(), name.as_ref())
             };
             let client = Client::new(config, ChaCha12Rng::from_seed(seed), now);
-            Link { name, dialer: Dialer::new(at, now), client, steady_at: None, is_up: false, told: false }
+            Link {
+                name,
+                dialer: Dialer::new(at, now),
+                client,
+                steady_at: None,
+                is_up: false,
+                told: false,
+                is_full: false,
+            }
         };
         Mesh { name, links: siblings.into_iter().map(link).collect(), out: VecDeque::new() }
     }
@@ -100,6 +110,7 @@ impl Mesh {
         let link = &mut self.links[n];
         if told.opened {
             link.client.connected(now);
+            link.is_full = false;
         }
         let mut lost = told.lost.clone();
         if !told.data.is_empty()
@@ -127,7 +138,12 @@ impl Mesh {
             match event {
                 ClientEvent::Ready { .. } => link.steady_at = Some(now + STEADY_AFTER),
                 ClientEvent::PeerPresent { key, .. } => {
-                    server.mesh_present(id, key);
+                    if let Err(full) = server.mesh_present(id, key)
+                        && !std::mem::replace(&mut link.is_full, true)
+                    {
+                        let what = format!("link to relay {}: {full}", link.name);
+                        self.out.push_back(warning(&self.name, what));
+                    }
                     self.out.extend(link.works().map(|what| warning(&self.name, what)));
                 }
                 ClientEvent::PeerGone { key, .. } => server.mesh_gone(id, key),

@@ -34,7 +34,7 @@ use conn::{Conn, Received};
 pub use hold::HELD_BYTES;
 use hold::Hold;
 use mesh::Mesh;
-pub use mesh::{Forward, LinkId};
+pub use mesh::{Forward, LinkId, MeshFull};
 pub use types::{ConnId, DropReason, LeaveReason, Restart, ServerConfig, ServerEvent, ServerTransmit};
 
 /// A connection must have finished its handshake after this (tailscale `derp/derpserver/derpserver.go`, `accept`).
@@ -478,7 +478,12 @@ impl Server {
             None => Frame::PeerGone { key: *key, reason: GoneReason::Disconnected },
         };
         if let Some(c) = self.conns.get_mut(&watcher).filter(|c| c.key != Some(*key)) {
-            c.out.push_presence(*key, &frame);
+            if !c.out.push_presence(*key, &frame) {
+                // It gets the whole list when it comes back.
+                self.remove(watcher, LeaveReason::WriteTimeout);
+                self.closing.push_back(watcher);
+                return;
+            }
             c.output_queued(self.now);
             self.settle(watcher);
         }
@@ -613,7 +618,10 @@ impl Server {
             self.control(to, &Frame::PeerGone { key, reason });
         }
         match self.clients.conns(&key)[..] {
-            [] => self.tell_watchers(&key),
+            [] => {
+                self.mesh.left(&key);
+                self.tell_watchers(&key);
+            }
             [left] if self.conns.get_mut(&left).is_some_and(|c| std::mem::take(&mut c.conflict)) => {
                 let health = self.health.clone();
                 self.control(left, &Frame::Health(health.as_bytes()));

@@ -330,7 +330,7 @@ impl Region {
                 for event in self.relays[1 - n].drain(99) {
                     let server = &mut self.relays[n].server;
                     match event {
-                        ClientEvent::PeerPresent { key, .. } => server.mesh_present(LINK, key),
+                        ClientEvent::PeerPresent { key, .. } => server.mesh_present(LINK, key).unwrap(),
                         ClientEvent::PeerGone { key, .. } => server.mesh_gone(LINK, key),
                         _ => {}
                     }
@@ -383,8 +383,8 @@ fn what_was_forwarded_once_is_not_forwarded_again() {
     let mut region = Region::new();
     let (a, b) = (region.relays[0].join(1, 1), private(7).public());
     region.run();
-    region.relays[1].server.mesh_present(LINK, b); // each believes that the other has it
-    region.relays[0].server.mesh_present(LINK, b);
+    region.relays[1].server.mesh_present(LINK, b).unwrap(); // each believes that the other has it
+    region.relays[0].server.mesh_present(LINK, b).unwrap();
     region.relays[0].send(1, b, b"x");
     region.run();
     let why = DropReason::UnknownDestination;

@@ -37,13 +37,16 @@ pub struct ServerConfig {
     pub hold_at_start: Duration,
     /// Connections at most, handshakes included.
     pub max_connections: usize,
+    /// Clients that each of the other relays of the region may name, at most.
+    pub max_mesh_clients: usize,
     /// Connections from one address at most; IPv6 addresses count by their network of 64 bits, which one machine has whole
     /// (RFC 8981). A carrier's NAT may have many subscribers on one address.
     pub max_per_source: usize,
 }
 
 impl Default for ServerConfig {
-    /// Upgrade at `/derp`, for everybody, no rate limit, nothing held, 65,536 connections, 1,024 from one address.
+    /// Upgrade at `/derp`, for everybody, no rate limit, nothing held, 65,536 connections, 1,024 from one address, 65,536
+    /// clients at each of the other relays.
     fn default() -> Self {
         Self {
             upgrade: true,
@@ -53,6 +56,7 @@ impl Default for ServerConfig {
             admission: false,
             hold_at_start: Duration::ZERO,
             max_connections: 1 << 16,
+            max_mesh_clients: 1 << 16,
             max_per_source: 1024,
         }
     }

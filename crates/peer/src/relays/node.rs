@@ -156,13 +156,11 @@ impl Relays {
         match relay.turn.take_if(|(at, _)| *at <= env.now).map(|(_, turn)| turn) {
             Some(Turn::Restart) => _ = self.move_on(region, env),
             Some(Turn::Health) if relay.health.told_ill => self.is_ill(region, env),
-            Some(Turn::Health) => {
-                if relay.health.is_well(relay.node) {
-                    self.incoming.push_back(Incoming::Health);
-                }
+            Some(Turn::Health) if relay.health.is_well(relay.node) => {
+                self.incoming.push_back(Incoming::Health);
             }
             None if relay.second_chance().is_some_and(|at| at <= env.now) => _ = self.move_on(region, env),
-            None => {}
+            Some(Turn::Health) | None => {}
         }
     }
 

@@ -47,7 +47,8 @@ impl Bench {
             |n: u8| Identity::self_signed([n; 32], &["relay"], Duration::ZERO, 2000 * SECOND).unwrap();
         let relay = |n: u8| {
             let secret = MeshKey::new(secrets[usize::from(n)]).unwrap();
-            let config = ServerConfig { mesh_key: Some(secret.clone()), ..ServerConfig::default() };
+            let mesh_key = Some(secret.clone());
+            let config = ServerConfig { mesh_key, max_mesh_clients: 2, ..ServerConfig::default() };
             let server = Server::new(config, key(n), rng(n.into()), now);
             let other = 1 - n;
             let tls = peer::ServerTls {
@@ -250,7 +251,7 @@ fn a_relay_that_ends_opens_no_link_any_more() {
     let mut bench = Bench::new([1, 0]);
     bench.relays[0].handle(Input::Shutdown, bench.now);
     bench.run();
-    bench.wait(SECOND);
+    bench.wait(2 * SECOND);
     assert!(bench.relays[0].is_finished());
     bench.cut();
     let before = bench.connects;
@@ -259,4 +260,15 @@ fn a_relay_that_ends_opens_no_link_any_more() {
     assert!(bench.connects > before, "the one that stays tries");
     let until = bench.relays[0].poll_timeout();
     assert_eq!(until, None);
+}
+
+#[test]
+fn a_relay_that_names_too_many_clients_is_told_of_once_and_its_others_are_served() {
+    let mut bench = Bench::new([1, 0]);
+    let a = bench.join(0, 7);
+    let [first, _, third, _] = [8, 9, 10, 11].map(|n| bench.join(1, n));
+    assert_eq!(bench.send(a.0, first, b"x").len(), 1);
+    assert_eq!(bench.send(a.0, third, b"x"), []);
+    let told = bench.log.iter().filter(|line| line.contains("names more than 2 clients")).count();
+    assert_eq!(told, 1, "{:?}", bench.log);
 }
