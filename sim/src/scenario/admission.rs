@@ -26,6 +26,22 @@ impl Words for Who {
     }
 }
 
+/// Whom a relay serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Served {
+    Anyone,
+    Members,
+}
+
+impl Words for Served {
+    const WHAT: &'static str = "whom a relay serves";
+    const EXAMPLE: &'static str = "\"members\"";
+
+    fn all() -> Vec<(&'static str, Self)> {
+        vec![("anyone", Served::Anyone), ("members", Served::Members)]
+    }
+}
+
 impl Builder<'_, '_> {
     pub(super) fn membership(&mut self, spec: &mut file::Coordinator) -> Membership {
         let who = take(spec.admission.take(), self.problems).map_or(Who::Anyone, |who| who.0);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use indexmap::{IndexMap, IndexSet};
 
+use super::admission::Served;
 use super::axes::{self, take};
 use super::error::{Problems, suggest};
 use super::filter::{self, Named};
@@ -631,7 +632,7 @@ impl Builder<'_, '_> {
     }
 
     fn relays(&mut self, items: Vec<Item<file::Server>>, first: &str) -> IndexMap<String, Relay> {
-        let relay = |Server { region, address, link, families, address6, tls }, mesh| Relay {
+        let relay = |Server { region, address, link, families, address6, tls }, mesh, members_only| Relay {
             region,
             address,
             link,
@@ -639,13 +640,16 @@ impl Builder<'_, '_> {
             address6,
             tls,
             mesh,
+            members_only,
         };
         let mut relays = IndexMap::new();
         let mut meshes: IndexMap<String, (Range<usize>, u32)> = IndexMap::new();
         for Item { name, value, .. } in items {
             if let Some(mut spec) = value {
                 let mesh = spec.mesh.take().and_then(|mesh| self.mesh(mesh, &mut meshes));
-                relays.insert(name, relay(self.server(spec, first), mesh));
+                let served = take(spec.admission.take(), self.problems);
+                let members_only = served.is_some_and(|Word(served)| served == Served::Members);
+                relays.insert(name, relay(self.server(spec, first), mesh, members_only));
             }
         }
         for (mesh, (span, _)) in meshes.into_iter().filter(|(_, (_, relays))| *relays == 1) {
@@ -654,7 +658,7 @@ impl Builder<'_, '_> {
         }
         if relays.is_empty() {
             let server = self.server(file::Server::default(), first);
-            relays.insert(self.spare_name("relay", Kind::Relay), relay(server, None));
+            relays.insert(self.spare_name("relay", Kind::Relay), relay(server, None, false));
         }
         relays
     }
@@ -714,6 +718,9 @@ impl Builder<'_, '_> {
     fn server(&mut self, spec: file::Server, first: &str) -> Server {
         if let Some(Val { span, .. }) = &spec.mesh {
             self.problems.add(span.clone(), "only relays are linked to each other", "leave it away");
+        }
+        if let Some(Val { span, .. }) = &spec.admission {
+            self.problems.add(span.clone(), "only relays are told whom to serve", "leave it away");
         }
         let region = spec.region.and_then(|region| self.region(region)).unwrap_or_else(|| first.to_owned());
         let address = take(spec.address, self.problems);

@@ -98,6 +98,7 @@ pub fn expanded(scenario: &Scenario) -> String {
         if let Some(mesh) = &spec.mesh {
             key(&mut out, "mesh", &text(mesh));
         }
+        key(&mut out, "admission", &word(if spec.members_only { "members" } else { "anyone" }));
     }
     for (stun, spec) in &scenario.stuns {
         let _ = write!(out, "\n[stun.{}]\n", name(stun));

@@ -201,6 +201,8 @@ pub struct Relay {
     pub tls: bool,
     /// Relays with the same word here are one region and linked to each other.
     pub mesh: Option<String>,
+    /// Whether it serves only the machines of the network.
+    pub members_only: bool,
 }
 
 /// A STUN server or the coordination server.

@@ -1,7 +1,7 @@
 //! A scenario and its topology become a world: keys are made, programs are put on their hosts.
 
 use super::site::{networks, site};
-use super::start::{Recipe, SiblingPlan};
+use super::start::{CoordinatorPlan, Recipe, SiblingPlan};
 use super::{Agenda, Captures, Clock, Log, Options, Seed, World, nanos};
 use crate::host::{COORDINATOR_PORTS, Effects, FlowSpec, MARKER, RELAY_PORTS, STUN_PORT, TLS_PORT};
 use crate::scenario::{Action, ProxyLogin, Relay, Scenario, Timed, Traffic, UsedProxy, Way};
@@ -251,6 +251,20 @@ impl World {
                 self.place(i as NodeIdx, Recipe::Gateway { name, config }, Duration::ZERO);
             }
         }
+        let (coordinator_node, coordinator) = address(COORDINATOR)?;
+        let identity = match scenario.coordinator.tls {
+            true => Some(self.identity("coordinator", COORDINATOR, coordinator.address)?),
+            false => None,
+        };
+        let coordinator_tls = identity.as_ref().map(|(pin, _)| peer::ServerTls {
+            ports: vec![TLS_PORT],
+            name: coordinator.address.to_string(),
+            trust: tls::ClientConfig::pinned(*pin),
+        });
+        // By IPv6 first, as peers try relays.
+        let by_port = |port: &u16| endpoints(coordinator, *port).rev();
+        let coordinator: Vec<_> = COORDINATOR_PORTS.iter().flat_map(by_port).collect();
+        let coordinator_key = coord::public_key(&self.key("coordinator", COORDINATOR, 0));
         for ((name, spec), certificate) in scenario.relays.iter().zip(certificates) {
             let (node, _) = address(name)?;
             let others = scenario.relays.values().zip(&relays);
@@ -275,7 +289,13 @@ impl World {
             };
             let others: Vec<SiblingPlan> = others.map(|(_, info)| plan(info)).collect();
             let mesh = spec.mesh.clone().map(|word| (word, others));
-            self.place(node, Recipe::Relay { name: name.as_str().into(), certificate, mesh }, Duration::ZERO);
+            let asks = spec.members_only.then(|| CoordinatorPlan {
+                addresses: coordinator.clone(),
+                key: coordinator_key,
+                tls: coordinator_tls.clone(),
+            });
+            let recipe = Recipe::Relay { name: name.as_str().into(), certificate, mesh, asks };
+            self.place(node, recipe, Duration::ZERO);
         }
         for name in scenario.stuns.keys() {
             let (node, _) = address(name)?;
@@ -296,16 +316,6 @@ impl World {
             let (node, _) = address(name)?;
             self.place(node, Recipe::Resolver { prefix }, Duration::ZERO);
         }
-        let (node, coordinator) = address(COORDINATOR)?;
-        let identity = match scenario.coordinator.tls {
-            true => Some(self.identity("coordinator", COORDINATOR, coordinator.address)?),
-            false => None,
-        };
-        let coordinator_tls = identity.as_ref().map(|(pin, _)| peer::ServerTls {
-            ports: vec![TLS_PORT],
-            name: coordinator.address.to_string(),
-            trust: tls::ClientConfig::pinned(*pin),
-        });
         let certificate = identity.map(|(_, config)| config);
         let recipe = Recipe::Coordinator {
             name: COORDINATOR.into(),
@@ -313,11 +323,7 @@ impl World {
             relays,
             membership: scenario.membership.clone(),
         };
-        self.place(node, recipe, Duration::ZERO);
-        // By IPv6 first, as peers try relays.
-        let by_port = |port: &u16| endpoints(coordinator, *port).rev();
-        let coordinator: Vec<_> = COORDINATOR_PORTS.iter().flat_map(by_port).collect();
-        let coordinator_key = coord::public_key(&self.key("coordinator", COORDINATOR, 0));
+        self.place(coordinator_node, recipe, Duration::ZERO);
         for (name, host) in &scenario.hosts {
             let (node, _) = address(name)?;
             let flows = flows_of(name, &scenario.traffic);

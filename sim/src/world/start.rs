@@ -26,6 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often is looked whether it has ended.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// Where the coordination server is, and how it is known.
+#[derive(Debug, Clone)]
+pub(super) struct CoordinatorPlan {
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) key: [u8; 32],
+    pub(super) tls: Option<peer::ServerTls>,
+}
+
 /// How a program is made, at the start and after a restart.
 #[derive(Debug, Clone)]
 pub(super) enum Recipe {
@@ -55,6 +63,8 @@ pub(super) enum Recipe {
         certificate: Option<tls::ServerConfig>,
         /// The word of its mesh, and the others of that.
         mesh: Option<(String, Vec<SiblingPlan>)>,
+        /// Whom it asks for the keys that it serves; without, it serves everybody.
+        asks: Option<CoordinatorPlan>,
     },
     Stun,
     Resolver {
@@ -440,13 +450,14 @@ impl World {
                 let gateway = portmap::gateway::Gateway::new(config.clone(), rng("port mapping", name), now);
                 Box::new(GatewayProgram::new(name.clone(), gateway))
             }
-            Recipe::Relay { name, certificate, mesh } => {
+            Recipe::Relay { name, certificate, mesh, asks } => {
                 let key_of = |name: &str| derp::PrivateKey::from_bytes(self.key("relay", name, 0));
                 let secret = mesh.as_ref().and_then(|(word, _)| {
                     derp::MeshKey::new(self.key("mesh", word, 0).map(|byte| format!("{byte:02x}")).concat())
                 });
                 let config = derp::ServerConfig {
                     mesh_key: secret.clone(),
+                    admission: asks.is_some(),
                     hold_at_start: program::RELAY_HOLD,
                     ..derp::ServerConfig::default()
                 };
@@ -465,6 +476,21 @@ impl World {
                     };
                     let others = others.iter().map(sibling).collect();
                     program = program.with_mesh(&key_of(name), &secret, others, now);
+                }
+                if let Some(CoordinatorPlan { addresses, key, tls }) = asks {
+                    let asks = coord::relay::RelayConfig {
+                        private_key: self.key("relay", name, 0),
+                        server_key: *key,
+                        host: String::new(),
+                    };
+                    let asks = coord::relay::Relay::new(asks, rng("relay admission", name));
+                    let coordinator = Upstream {
+                        addresses: addresses.clone(),
+                        tls: tls.clone(),
+                        clock: tls::Clock::new(epoch, now),
+                        rng: rng("link to the coordinator", name),
+                    };
+                    program = program.with_admission(asks, coordinator, now);
                 }
                 secured(program, certificate.as_ref(), rng("relay TLS", name), epoch, now)
             }

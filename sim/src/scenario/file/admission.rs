@@ -60,6 +60,7 @@ impl Coordinator {
             address6: self.address6.take(),
             tls: self.tls.take(),
             mesh: None,
+            admission: None,
         }
     }
 }

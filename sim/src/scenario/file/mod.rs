@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use trace::{FlowKind, Path};
 
+use super::admission::Served;
 use super::model::{Families, ProxyLogin};
 use super::value::{Ordered, Ports, Rate, Size, Sugar, Val, Word};
 
@@ -175,6 +176,9 @@ pub(super) struct Server {
     /// A word. Relays with the same word are one region of the map that peers get: they keep links to each other and pass on what
     /// is for each other's clients, so that a peer needs to reach only one of them. Default: none, a region of its own.
     pub(super) mesh: Option<Val<String>>,
+    /// Whom a relay serves: "anyone", or "members": the machines of the network, whose keys the coordination server tells it.
+    /// Default: "anyone".
+    pub(super) admission: Option<Val<Word<Served>>>,
 }
 
 /// A flow through the tunnel. With the base names of hosts with `count`, one flow per pair: each to the next and the
