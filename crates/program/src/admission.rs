@@ -156,11 +156,28 @@ mod tests {
         machine: coord::client::Client,
         connects: usize,
         closed: bool,
+        /// The certificate of the coordination server, and the filter of the relay's connection, where that is TLS.
+        tls: Option<(tls::ServerConfig, Option<tls::Tls>)>,
+        clock: tls::Clock,
+    }
+
+    fn identity(seed: u8) -> tls::Identity {
+        let seconds = std::time::Duration::from_secs;
+        tls::Identity::self_signed([seed; 32], &["coord"], seconds(0), seconds(2000)).unwrap()
     }
 
     impl Bench {
-        #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
         fn new() -> Bench {
+            Bench::made(None)
+        }
+
+        /// The coordination server has this certificate, and the relay knows it by this pin.
+        fn over_tls(certificate: &tls::Identity, pin: tls::Pin) -> Bench {
+            Bench::made(Some((tls::ServerConfig::new(certificate).unwrap(), pin)))
+        }
+
+        #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
+        fn made(tls: Option<(tls::ServerConfig, tls::Pin)>) -> Bench {
             let now = Instant::now();
             let key = derp::PrivateKey::from_bytes(RELAY);
             let info = coord::RelayInfo {
@@ -179,12 +196,15 @@ mod tests {
             let asks = coord::relay::RelayConfig { private_key: RELAY, server_key, host: String::new() };
             let config = derp::ServerConfig { admission: true, ..derp::ServerConfig::default() };
             let derp = derp::Server::new(config, key, rng(2), now);
-            let at = Upstream {
-                addresses: vec!["192.0.2.9:80".parse().unwrap()],
-                tls: None,
-                clock: tls::Clock::new(std::time::Duration::ZERO, now),
-                rng: rng(6),
-            };
+            let clock = tls::Clock::new(std::time::Duration::from_secs(1000), now);
+            let port = if tls.is_some() { crate::TLS_PORT } else { 80 };
+            let trust = tls.as_ref().map(|(_, pin)| peer::ServerTls {
+                ports: vec![crate::TLS_PORT],
+                name: "coord".to_owned(),
+                trust: tls::ClientConfig::pinned(*pin),
+            });
+            let addresses = vec![([192, 0, 2, 9], port).into()];
+            let at = Upstream { addresses, tls: trust, clock, rng: rng(6) };
             let relay = RelayProgram::new("nl".into(), derp);
             let relay = relay.with_admission(Relay::new(asks, rng(3)), at, now);
             let node = derp::PrivateKey::from_bytes([7; 32]);
@@ -205,6 +225,8 @@ mod tests {
                 machine: coord::client::Client::new(machine, rng(5), now),
                 connects: 0,
                 closed: false,
+                tls: tls.map(|(config, _)| (config, None)),
+                clock,
             }
         }
 
@@ -223,6 +245,35 @@ mod tests {
             self.run();
         }
 
+        /// Bytes of the relay arrive at the coordination server.
+        fn at_coordinator(&mut self, conn: ConnId, data: &Bytes) {
+            let id = coord::server::ConnId(conn.0);
+            let Some((_, Some(filter))) = &mut self.tls else {
+                return self.coordinator.handle_stream(id, data, self.now);
+            };
+            let fed = filter.feed_wire(data, self.now);
+            while let Some(plain) = filter.poll_plain() {
+                self.coordinator.handle_stream(id, &plain, self.now);
+            }
+            while let Some(data) = filter.poll_wire(usize::MAX) {
+                self.relay.handle(Input::Stream { conn, data: &data }, self.now);
+            }
+            if fed.is_err() {
+                self.relay.handle(Input::Closed { conn }, self.now);
+            }
+        }
+
+        /// And the answer at the relay.
+        fn at_relay(&mut self, conn: ConnId, data: &Bytes) {
+            let Some((_, Some(filter))) = &mut self.tls else {
+                return self.relay.handle(Input::Stream { conn, data }, self.now);
+            };
+            filter.write_plain(data);
+            while let Some(data) = filter.poll_wire(usize::MAX) {
+                self.relay.handle(Input::Stream { conn, data: &data }, self.now);
+            }
+        }
+
         fn run(&mut self) {
             self.relay.handle_timeout(self.now);
             for _ in 0..50 {
@@ -230,6 +281,9 @@ mod tests {
                     match output {
                         Output::Connect { conn, .. } => {
                             self.connects += 1;
+                            if let Some((config, filter)) = &mut self.tls {
+                                *filter = Some(tls::Tls::server(config, rng(7), self.clock).unwrap());
+                            }
                             let id = coord::server::ConnId(conn.0);
                             self.coordinator.accepted(id, ([192, 0, 2, 1], 3).into(), self.now);
                             self.coordinator.writable(id, 1 << 20, self.now);
@@ -239,9 +293,7 @@ mod tests {
                         Output::Write { conn: CLIENT, data } => {
                             self.client.handle_stream(&data, self.now).unwrap();
                         }
-                        Output::Write { conn, data } => {
-                            self.coordinator.handle_stream(coord::server::ConnId(conn.0), &data, self.now);
-                        }
+                        Output::Write { conn, data } => self.at_coordinator(conn, &data),
                         Output::Close { conn } => self.closed |= conn == CLIENT,
                         _ => {}
                     }
@@ -262,7 +314,7 @@ mod tests {
                         Some(data) if conn == MACHINE => {
                             self.machine.handle_stream(&data, self.now).unwrap();
                         }
-                        Some(data) => self.relay.handle(Input::Stream { conn: id, data: &data }, self.now),
+                        Some(data) => self.at_relay(id, &data),
                         None => self.relay.handle(Input::Closed { conn: id }, self.now),
                     }
                 }
@@ -285,6 +337,22 @@ mod tests {
         bench.join_network();
         bench.connect_client();
         assert!(bench.client.is_ready());
+    }
+
+    #[test]
+    fn the_question_is_asked_over_tls_of_the_server_with_the_pinned_certificate_only() {
+        let (ours, other) = (identity(1), identity(2));
+        for (pin, is_known) in [(ours.pin(), true), (other.pin(), false)] {
+            let mut bench = Bench::over_tls(&ours, pin);
+            bench.run();
+            bench.join_network();
+            bench.connect_client();
+            assert_eq!((bench.client.is_ready(), bench.connects), (is_known, 1));
+        }
+        let mut bench = Bench::over_tls(&ours, ours.pin());
+        bench.run();
+        bench.connect_client();
+        assert!(!bench.client.is_ready(), "a key that the server does not know");
     }
 
     #[test]
