@@ -285,7 +285,7 @@ impl Dial {
     }
 
     /// Whether the port in use speaks TLS.
-    fn is_secure(&self) -> bool {
+    pub(crate) fn is_secure(&self) -> bool {
         let port = self.addresses.get(self.at).map(SocketAddr::port);
         self.security
             .as_ref()

@@ -240,7 +240,6 @@ impl Relays {
         let server_key = (info.key != [0; 32]).then_some(PublicKey(info.key));
         let mut config = ClientConfig::new(PrivateKey::from_bytes(self.key), info.addr.to_string());
         config.server_key = server_key;
-        config.fast_start = server_key.is_some();
         config.home = self.home == Some(info.region);
         let mut seed = [0; 32];
         env.rng.fill_bytes(&mut seed);
@@ -666,6 +665,8 @@ impl Relay {
         self.streaming = true;
         self.heard = now;
         self.health.begins();
+        // Whoever looks into plain HTTP expects a response before anything else; inside TLS nobody does.
+        self.client.set_fast_start(self.dial.is_secure());
         self.client.connected(now);
     }
 

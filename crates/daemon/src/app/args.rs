@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::key::decode_hex;
+use super::rate::{Rate, Size};
 use ::peer::Credentials;
 use clap::{Args, Subcommand};
 use program::userspace::socks::Target;
@@ -79,7 +80,8 @@ pub struct CoordArgs {
 /// Its key is made on the first start and kept in the state directory; the coordination server tells it to the peers.
 #[derive(Debug, Default, Args, Deserialize)]
 #[command(after_help = "Example:\n  punchbag relay --name nl\n\
-    As a user without the right to ports below 1024:\n  punchbag relay --listen 0.0.0.0:8443 --stun 0.0.0.0:3478")]
+    As a user without the right to ports below 1024:\n  punchbag relay --listen 0.0.0.0:8443 --stun 0.0.0.0:3478\n\
+    With at most 16 Mbit/s from each client:\n  punchbag relay --client-rate 16Mbit/s")]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct RelayArgs {
     /// Its name, for the log.
@@ -98,6 +100,12 @@ pub struct RelayArgs {
     /// A file with the secret that all relays of the region share: any text, such as 64 random hexadecimal digits.
     #[arg(long, value_name = "FILE")]
     pub mesh_secret: Option<PathBuf>,
+    /// What each client may send, as 2MB/s or 16Mbit/s; it is told, and what exceeds that waits at its end. No limit if not given.
+    #[arg(long, value_name = "RATE")]
+    pub client_rate: Option<Rate>,
+    /// What it may send at once beyond that, as 1MB; a second's worth if not given, and never less than the longest packet.
+    #[arg(long, value_name = "SIZE", requires = "client_rate")]
+    pub client_burst: Option<Size>,
     /// Certificates of the authorities, in PEM, that vouch for servers which are given without a pin.
     #[arg(long, value_name = "FILE")]
     pub authorities: Option<PathBuf>,
@@ -550,7 +558,7 @@ macro_rules! from_string {
         }
     )*};
 }
-from_string!(Lifetime, PublicKey, RelaySpec, CoordinatorSpec, ForwardSpec, Expose, ProxySpec);
+from_string!(Lifetime, Rate, Size, PublicKey, RelaySpec, CoordinatorSpec, ForwardSpec, Expose, ProxySpec);
 
 /// What a flag says, or else the file.
 trait Or {
@@ -590,7 +598,7 @@ macro_rules! with_file {
     };
 }
 with_file!(CoordArgs: listen, relay, closed, admin, key_lifetime, no_renewal, access, no_tls, certificate, certificate_key, state, metrics, log; print_key, config);
-with_file!(RelayArgs: name, listen, coord, mesh, mesh_secret, authorities, stun, no_tls, certificate, certificate_key, state, metrics, log; print_key, config);
+with_file!(RelayArgs: name, listen, coord, mesh, mesh_secret, client_rate, client_burst, authorities, stun, no_tls, certificate, certificate_key, state, metrics, log; print_key, config);
 with_file!(PeerArgs: name, coord, auth_key, port, address, tun, userspace, socks5, forward, expose, proxy, authorities, no_port_mapping, state, metrics, log; config);
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {

@@ -20,7 +20,7 @@ pub(super) fn main(args: CoordArgs, json_logs: bool) -> Result<u8, Failure> {
     let public = coord::public_key(&key);
     let tls = if args.no_tls { Vec::new() } else { vec![TLS_PORT] };
     let given = (args.certificate.as_deref(), args.certificate_key.as_deref());
-    let (security, pin) = host::security(&state, &mut rng, tls, given)?;
+    let (security, pin) = host::security(&state, &mut rng, tls, given, None)?;
     let pin = (!args.no_tls).then_some(pin);
     if args.print_key {
         return host::print_key(&public, pin);

@@ -12,13 +12,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
-use tls::Pin;
+use tls::{Identity, Pin};
 use tokio::signal::unix::{SignalKind, signal};
 use trace::Event;
 use tracing_subscriber::EnvFilter;
 
 /// Other machines' clocks may be behind by this much.
 const CLOCK_SKEW: Duration = Duration::from_secs(24 * 3600);
+/// How long the certificate that tells a relay's key is good, before and after its start: 30 days, as Tailscale's; nobody checks.
+const NOTICE_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 /// A certificate lasts longer than a server runs.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
@@ -83,20 +85,34 @@ pub(super) fn security(
     rng: &mut ChaCha12Rng,
     ports: Vec<u16>,
     given: (Option<&Path>, Option<&Path>),
+    relay: Option<derp::PublicKey>,
 ) -> Result<(Security, Pin), Failure> {
     let now = unix_time();
     let identity = match given {
-        (Some(certificate), Some(key)) => tls::Identity::from_pem(&file(certificate)?, &file(key)?)?,
+        (Some(certificate), Some(key)) => Identity::from_pem(&file(certificate)?, &file(key)?)?,
         (None, None) => {
             let seed = key(state, "tls.key", rng)?.0;
             let (from, until) = (now.saturating_sub(CLOCK_SKEW), now + CERTIFICATE_LIFETIME);
-            tls::Identity::self_signed(seed, &["punchbag"], from, until)?
+            Identity::self_signed(seed, &["punchbag"], from, until)?
         }
         _ => return Err("certificate and certificate-key go together".into()),
+    };
+    let identity = match relay {
+        None => identity,
+        Some(key) => told_early(identity, key, now)?,
     };
     let config = tls::ServerConfig::new(&identity)?;
     let clock = tls::Clock::new(now, Instant::now());
     Ok((Security { ports, config, clock, rng: ChaCha12Rng::from_rng(rng) }, identity.pin()))
+}
+
+/// With a certificate that tells the relay's key: a client that reads it saves the round trip in which it would ask (fast start;
+/// `metaCert`, tailscale `derp/derpserver/derpserver.go`). Nobody holds its private key, which anybody can derive.
+fn told_early(identity: Identity, key: derp::PublicKey, now: Duration) -> Result<Identity, Failure> {
+    let hex = super::key::encode_hex(&key.0);
+    let version = u8::try_from(derp::frame::PROTOCOL_VERSION)?;
+    let (from, until) = (now.saturating_sub(NOTICE_LIFETIME), now + NOTICE_LIFETIME);
+    Ok(identity.with_derp_key(key.0, &hex, version, from, until)?)
 }
 
 /// What stands in a file.

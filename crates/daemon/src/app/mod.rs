@@ -10,6 +10,7 @@ mod key;
 mod metrics;
 mod peer;
 mod ping;
+mod rate;
 mod relay;
 mod show;
 mod stored;
@@ -21,6 +22,7 @@ pub use args::{
     StatusArgs,
 };
 pub use key::{KeyError, PrivateKey, parse_key};
+pub use rate::{Rate, Size};
 
 use clap::Subcommand;
 

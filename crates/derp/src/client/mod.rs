@@ -364,6 +364,11 @@ impl Client {
         }
     }
 
+    /// Whether the next connection has a fast start ([`ClientConfig::fast_start`]).
+    pub fn set_fast_start(&mut self, fast: bool) {
+        self.config.fast_start = fast;
+    }
+
     /// Checks now whether the connection still works, for instance after the machine changed networks: the answer is
     /// [`ClientEvent::Pong`] or [`ClientEvent::Dead`]. Does nothing before the handshake is over.
     pub fn ping(&mut self, now: Instant) {

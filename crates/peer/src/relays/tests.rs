@@ -200,6 +200,31 @@ fn server(seed: u64, now: Instant) -> RelayServer {
 const SEC: Duration = Duration::from_secs(1);
 
 #[test]
+fn only_inside_tls_the_relay_is_not_waited_for() {
+    let mut known = info(REGION);
+    known.key = PrivateKey::from_bytes([5; 32]).public().0;
+    let ask = |info: RelayInfo| {
+        let mut bench = Bench::new(1);
+        let security = info.tls.is_some();
+        bench.with(|relays, env| relays.set_map(&[info], env));
+        bench.with(|relays, env| relays.choose_home(|_| Some(SEC), false, env));
+        let conn = bench.relays.relays[&REGION].dial.conn().unwrap();
+        bench.with(|relays, env| relays.writable(conn, 1 << 16, env));
+        bench.with(|relays, env| relays.connected(conn, env));
+        let relay = bench.relays.relays.get_mut(&REGION).unwrap();
+        if security {
+            // The TLS handshake is not played here.
+            relay.begin_stream(SEC, bench.now);
+        }
+        relay.client.poll_transmit(1 << 16).unwrap()
+    };
+    let says = |request: &[u8]| request.windows(15).any(|word| word == b"Derp-Fast-Start");
+    assert!(!says(&ask(known.clone())));
+    known.tls = Some(coord::RelayTls { ports: vec![443], name: String::new(), pin: Some([0; 32]) });
+    assert!(says(&ask(known)));
+}
+
+#[test]
 fn a_relay_that_restarts_is_left_alone_for_as_long_as_it_asked() {
     let mut bench = Bench::new(1);
     bench.choose(&[20]);
