@@ -497,6 +497,39 @@ mod tests {
     }
 
     #[test]
+    fn every_frame_has_the_number_and_the_layout_of_the_protocol() {
+        let (key, other) = (PublicKey([7; 32]), PublicKey([8; 32]));
+        let (nonce, keys, box_) = ([9; 24], [[7; 32], [8; 32]].concat(), b"box".as_slice());
+        let ms = Duration::from_millis;
+        let addr = Some("192.0.2.1:258".parse().unwrap());
+        let v4 = [&[0; 10][..], &[255, 255, 192, 0, 2, 1, 1, 2, 8]].concat();
+        let key_then = |rest: &[u8]| [&[7; 32], rest].concat();
+        let cases: [(u8, Frame<'_>, Vec<u8>); 16] = [
+            (0x01, Frame::ServerKey { key }, ["DERP🔑".as_bytes(), &[7; 32]].concat()),
+            (0x02, Frame::ClientInfo { key, nonce, sealed: box_ }, key_then(&[&[9; 24], box_].concat())),
+            (0x03, Frame::ServerInfo { nonce, sealed: box_ }, [&[9; 24], box_].concat()),
+            (0x04, Frame::SendPacket { dst: key, packet: b"p" }, key_then(b"p")),
+            (0x05, Frame::RecvPacket { src: key, packet: b"p" }, key_then(b"p")),
+            (0x06, Frame::KeepAlive, Vec::new()),
+            (0x07, Frame::NotePreferred(true), vec![1]),
+            (0x08, Frame::PeerGone { key, reason: GoneReason::NotHere }, key_then(&[1])),
+            (0x09, Frame::PeerPresent { key, addr, flags: 8 }, key_then(&v4)),
+            (0x0a, Frame::ForwardPacket { src: key, dst: other, packet: b"p" }, [&keys[..], b"p"].concat()),
+            (0x10, Frame::WatchConns, Vec::new()),
+            (0x11, Frame::ClosePeer { key }, key_then(&[])),
+            (0x12, Frame::Ping(*b"12345678"), b"12345678".to_vec()),
+            (0x13, Frame::Pong(*b"12345678"), b"12345678".to_vec()),
+            (0x14, Frame::Health(b"ill"), b"ill".to_vec()),
+            (0x15, Frame::Restarting { reconnect_in: ms(258), try_for: ms(3) }, vec![0, 0, 1, 2, 0, 0, 0, 3]),
+        ];
+        for (number, frame, payload) in cases {
+            let mut out = BytesMut::new();
+            frame.encode(&mut out).unwrap();
+            assert_eq!((out[0], &out[HEADER_LEN..]), (number, &payload[..]), "{frame:?}");
+        }
+    }
+
+    #[test]
     fn a_send_packet_becomes_a_recv_packet_in_place() {
         let mut out = BytesMut::new();
         let (dst, src) = (PublicKey([7; 32]), PublicKey([8; 32]));

@@ -58,6 +58,9 @@ impl Head {
     }
 }
 
+/// The relay of the region where a client would rather be (`IdealNodeHeader`, tailscale `derp/derp.go`).
+const IDEAL_NODE: &str = "Ideal-Node";
+
 fn field<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a [u8]> {
     let found = headers.iter().find(|h| h.name.eq_ignore_ascii_case(name));
     found.map(|h| h.value.trim_ascii())
@@ -66,8 +69,9 @@ fn field<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a [u8]> {
 /// What a server does with a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// Frames follow. With fast start the client wants no HTTP response: it knew all that is in it.
-    Upgrade { fast_start: bool },
+    /// Frames follow. With fast start the client wants no HTTP response: it knew all that is in it. `not_ideal`: it would
+    /// rather be at another relay of the region.
+    Upgrade { fast_start: bool, not_ideal: bool },
     /// Frames follow, inside a WebSocket. What proves that the client's key was read.
     WebSocket { accept: String },
     /// Write this, then close.
@@ -118,7 +122,8 @@ fn try_answer(head: &[u8], derp_path: &str) -> Result<Answer, HttpError> {
                 return Err(HttpError::Malformed);
             }
             let fast_start = field(headers, "Derp-Fast-Start") == Some(b"1");
-            Answer::Upgrade { fast_start }
+            let not_ideal = field(headers, IDEAL_NODE).is_some_and(|name| !name.is_empty());
+            Answer::Upgrade { fast_start, not_ideal }
         }
         "/derp/probe" | "/derp/latency-check" if get => {
             reply("200 OK", "Access-Control-Allow-Origin: *\r\n", "")
@@ -207,10 +212,11 @@ fn clean(text: &str) -> String {
 }
 
 /// The upgrade request. Characters that would end a field or the request line are left out of `host` and `path`.
-pub(crate) fn request(host: &str, path: &str, fast_start: bool) -> Bytes {
+pub(crate) fn request(host: &str, path: &str, fast_start: bool, ideal_node: Option<&str>) -> Bytes {
+    let ideal_node = ideal_node.map(|name| format!("{IDEAL_NODE}: {}\r\n", clean(name))).unwrap_or_default();
     let fast_start = if fast_start { "Derp-Fast-Start: 1\r\n" } else { "" };
     format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: {UPGRADE}\r\nConnection: Upgrade\r\n{fast_start}\r\n",
+        "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: {UPGRADE}\r\nConnection: Upgrade\r\n{fast_start}{ideal_node}\r\n",
         clean(path),
         clean(host)
     )
@@ -244,7 +250,9 @@ mod tests {
 
     fn status(request: &str) -> String {
         match answer(request.as_bytes(), "/derp") {
-            Answer::Upgrade { fast_start } => format!("upgrade fast={fast_start}"),
+            Answer::Upgrade { fast_start, not_ideal } => {
+                format!("upgrade fast={fast_start}{}", if not_ideal { " not ideal" } else { "" })
+            }
             Answer::WebSocket { accept } => format!("websocket {accept}"),
             Answer::Close(bytes) => String::from_utf8_lossy(&bytes[9..12]).into_owned(),
         }
@@ -270,6 +278,12 @@ mod tests {
     fn fast_start_is_heard() {
         let request = "GET /derp HTTP/1.1\r\nUpgrade: DERP\r\nDerp-Fast-Start: 1\r\n\r\n";
         assert_eq!(status(request), "upgrade fast=true");
+    }
+
+    #[test]
+    fn who_would_rather_be_elsewhere_says_so() {
+        let request = "GET /derp HTTP/1.1\r\nUpgrade: DERP\r\nIdeal-Node: 1a\r\n\r\n";
+        assert_eq!(status(request), "upgrade fast=false not ideal");
     }
 
     #[test]
@@ -322,8 +336,8 @@ mod tests {
 
     #[test]
     fn our_own_request_is_upgraded_whatever_the_names_hold() {
-        let bytes = request("relay\r\nX: y", "/derp", true);
-        assert_eq!(answer(&bytes, "/derp"), Answer::Upgrade { fast_start: true });
+        let bytes = request("relay\r\nX: y", "/derp", true, Some("n1\r\nX: y"));
+        assert_eq!(answer(&bytes, "/derp"), Answer::Upgrade { fast_start: true, not_ideal: true });
         assert!(!bytes.windows(4).any(|w| w == b"\r\nX:"));
     }
 

@@ -225,8 +225,9 @@ impl Relays {
         Some(Security { tls: ServerTls { ports: tls.ports.clone(), name, trust }, clock: self.clock })
     }
 
-    /// How to connect to one relay.
-    fn endpoint(&self, info: &RelayInfo, env: &mut Env<'_>) -> (Arc<str>, Dial, Client) {
+    /// How to connect to one relay of a region; the first is where its clients would be.
+    fn endpoint(&self, nodes: &[RelayInfo], node: usize, env: &mut Env<'_>) -> (Arc<str>, Dial, Client) {
+        let (info, ideal) = (&nodes[node], nodes.first().map(|first| first.name.as_str()));
         let name: Arc<str> = match info.name.as_str() {
             "" => format!("region-{}", info.region).into(),
             name => name.into(),
@@ -241,6 +242,7 @@ impl Relays {
         let mut config = ClientConfig::new(PrivateKey::from_bytes(self.key), info.addr.to_string());
         config.server_key = server_key;
         config.home = self.home == Some(info.region);
+        config.ideal_node = ideal.filter(|ideal| **ideal != info.name).map(str::to_owned);
         let mut seed = [0; 32];
         env.rng.fill_bytes(&mut seed);
         let dial = Dial::new(Server::Relay(name.clone()), addresses, self.proxy.clone(), security);
@@ -249,7 +251,7 @@ impl Relays {
 
     /// A region, which is not empty.
     fn relay(&self, nodes: Vec<RelayInfo>, order: usize, env: &mut Env<'_>) -> Relay {
-        let (name, dial, client) = self.endpoint(&nodes[0], env);
+        let (name, dial, client) = self.endpoint(&nodes, 0, env);
         Relay {
             nodes,
             node: 0,

@@ -49,6 +49,8 @@ pub struct ClientConfig {
     /// Send the client's part of the handshake without waiting for the server's, which saves a round trip with the
     /// upgrade and without. Has no effect unless `server_key` is known.
     pub fast_start: bool,
+    /// The relay of the region to which the client would rather connect, if it is another one; the server tells those who watch.
+    pub ideal_node: Option<String>,
     /// Whether the upgrade is to a WebSocket, for networks that let pass nothing else. Without fast start.
     pub web_socket: bool,
     /// The secret of the server's region: the client is another relay of it and hears of everybody who comes and goes.
@@ -69,6 +71,7 @@ impl ClientConfig {
             upgrade: true,
             server_key: None,
             fast_start: false,
+            ideal_node: None,
             web_socket: false,
             mesh_key: None,
             ping_after: Some(PING_AFTER),
@@ -281,7 +284,8 @@ impl Client {
         }
         let early = config.server_key.filter(|_| config.fast_start);
         if config.upgrade {
-            let request = http::request(&config.host, &config.path, early.is_some());
+            let ideal = config.ideal_node.as_deref();
+            let request = http::request(&config.host, &config.path, early.is_some(), ideal);
             self.out.push_control(request);
         }
         let shared = early.and_then(|key| self.push_client_info(&key));

@@ -49,6 +49,8 @@ pub(super) struct Conn {
     pub(super) awaiting: Option<(PublicKey, ClientInfo)>,
     /// Whether it is a relay of the region.
     pub(super) is_mesh: bool,
+    /// Whether it would rather be at another relay of the region.
+    pub(super) not_ideal: bool,
     /// Flags of its presence, for those who watch.
     pub(super) flags: u8,
     /// Whether it was told that another connection uses its key.
@@ -84,6 +86,7 @@ impl Conn {
             key: None,
             awaiting: None,
             is_mesh: false,
+            not_ideal: false,
             flags: 0,
             conflict: false,
             out: Outbound::default(),

@@ -54,12 +54,13 @@ pub const KEEP_ALIVE_JITTER: Duration = Duration::from_secs(5);
 pub const CONFLICT: &str = "another connection uses the same key: packets go to the one that spoke last. Is the key on two machines?";
 
 /// The last byte of PeerPresent (`PeerPresentFlags`, tailscale `derp/derp.go`).
-fn presence_flags(is_mesh: bool, info: &ClientInfo) -> u8 {
-    match (is_mesh, info.is_prober) {
+fn presence_flags(is_mesh: bool, info: &ClientInfo, not_ideal: bool) -> u8 {
+    let kind = match (is_mesh, info.is_prober) {
         (true, _) => 2,
         (false, true) => 4,
         (false, false) => 1,
-    }
+    };
+    kind | if not_ideal { 8 } else { 0 }
 }
 
 /// A relay.
@@ -390,7 +391,8 @@ impl Server {
             return;
         };
         match answer {
-            Answer::Upgrade { fast_start } => {
+            Answer::Upgrade { fast_start, not_ideal } => {
+                c.not_ideal = not_ideal;
                 if !fast_start {
                     c.out.push_control(http::switching_protocols(&self.public));
                 }
@@ -444,7 +446,7 @@ impl Server {
         let jitter = KEEP_ALIVE_JITTER.as_nanos() as u64;
         let period = KEEP_ALIVE + Duration::from_nanos(self.rng.random_range(0..jitter));
         c.established(key, period, limit, self.now);
-        c.flags = presence_flags(c.is_mesh, &info);
+        c.flags = presence_flags(c.is_mesh, &info, c.not_ideal);
         let remote = c.remote;
         let is_news = self.clients.active(&key).is_none();
         self.clients.insert(key, conn);

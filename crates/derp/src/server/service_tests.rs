@@ -438,6 +438,49 @@ fn one_who_watches_hears_of_all_who_are_there_and_of_none_twice() {
     assert_eq!(bench.drain(9999), []);
 }
 
+#[test]
+fn one_who_watches_is_told_who_is_a_relay_and_who_would_rather_be_elsewhere() {
+    let mut bench = Bench::new(ServerConfig { mesh_key: secret(), ..ServerConfig::default() });
+    bench.join_with(1, ClientConfig { mesh_key: secret(), ..ClientConfig::new(private(1), "relay") });
+    bench.join(2, 2);
+    bench.join_with(3, ClientConfig { mesh_key: secret(), ..ClientConfig::new(private(3), "relay") });
+    bench.join_with(
+        4,
+        ClientConfig { ideal_node: Some("1a".into()), ..ClientConfig::new(private(4), "relay") },
+    );
+    let flags = |event: ClientEvent| match event {
+        ClientEvent::PeerPresent { flags, .. } => Some(flags),
+        _ => None,
+    };
+    let told: Vec<u8> = bench.drain(1).into_iter().filter_map(flags).collect();
+    assert_eq!(told, [1, 2, 9]);
+    let prober = ClientInfo { is_prober: true, ..ClientInfo::default() };
+    assert_eq!(presence_flags(false, &prober, false), 4);
+}
+
+#[test]
+fn another_relay_of_the_region_has_half_a_minute_to_read_and_no_rate() {
+    let mut bench = Bench::new(ServerConfig { mesh_key: secret(), ..limited(MIN_BURST) });
+    let mesh = ClientConfig { mesh_key: secret(), ..ClientConfig::new(private(1), "relay") };
+    let (link, a) = (bench.join_with(1, mesh), bench.join(2, 2));
+    let mut frame = bytes::BytesMut::new();
+    Frame::SendPacket { dst: a, packet: &[0; 60_000] }.encode(&mut frame).unwrap();
+    let now = bench.now;
+    for _ in 0..4 {
+        bench.server.handle_stream(ConnId(1), &frame, now);
+    }
+    bench.run();
+    assert_eq!(bench.held, BTreeMap::new(), "it carries what many have sent");
+
+    bench.slow.insert(ConnId(1), 0);
+    bench.server.writable(ConnId(1), 0, now);
+    bench.send(2, link, b"x");
+    bench.wait(MESH_WRITE_TIMEOUT - Duration::from_millis(1));
+    assert_eq!(left(&bench, 1), None);
+    bench.wait(Duration::from_millis(1));
+    assert_eq!(left(&bench, 1), Some(LeaveReason::WriteTimeout));
+}
+
 // WebSocket.
 
 #[test]

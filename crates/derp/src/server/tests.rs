@@ -291,6 +291,20 @@ fn the_zero_key_whose_secret_everyone_knows_is_refused() {
 }
 
 #[test]
+fn a_client_info_above_256_kib_is_refused_at_its_header() {
+    let refused = |len: usize| {
+        let mut bench = Bench::new(raw());
+        let now = bench.now;
+        bench.server.accepted(ConnId(1), ([192, 0, 2, 1], 1).into(), now);
+        let header = [&[FrameType::ClientInfo as u8][..], &(len as u32).to_be_bytes()].concat();
+        bench.server.handle_stream(ConnId(1), &header, now);
+        bench.run();
+        matches!(left(&bench, 1), Some(LeaveReason::Frame(_)))
+    };
+    assert_eq!([256 << 10, (256 << 10) + 1].map(refused), [false, true]);
+}
+
+#[test]
 fn a_handshake_that_takes_ten_seconds_is_cut_off() {
     for upgrade in [true, false] {
         let mut bench = Bench::new(ServerConfig { upgrade, ..ServerConfig::default() });

@@ -180,7 +180,7 @@ impl Relays {
     pub(super) fn move_on(&mut self, region: u16, env: &mut Env<'_>) -> bool {
         let Some(relay) = self.relays.get(&region) else { return false };
         let Some(node) = relay.sibling(env.now) else { return false };
-        let (name, dial, client) = self.endpoint(&relay.nodes[node], env);
+        let (name, dial, client) = self.endpoint(&relay.nodes, node, env);
         let Some(relay) = self.relays.get_mut(&region) else { return false };
         relay.leave_old("another relay of the region serves", env);
         let mut old = Old {
@@ -237,7 +237,7 @@ impl Relays {
             return false;
         };
         let node = (relay.node + 1) % relay.nodes.len();
-        let (name, mut dial, client) = self.endpoint(&relay.nodes[node], env);
+        let (name, mut dial, client) = self.endpoint(&relay.nodes, node, env);
         let Some(relay) = self.relays.get_mut(&region) else { return false };
         relay.tried += 1;
         if relay.tried >= relay.nodes.len() {
