@@ -34,6 +34,7 @@ pub struct TokioNet {
     tcp: Vec<(u16, TcpListener)>,
     addresses: Option<Vec<IpAddr>>,
     hidden: Vec<String>,
+    one_by_one: bool,
 }
 
 impl TokioNet {
@@ -54,6 +55,12 @@ impl TokioNet {
     pub fn without_interface(mut self, name: impl Into<String>) -> TokioNet {
         self.hidden.push(name.into());
         self
+    }
+
+    /// Sends datagrams one by one, and leaves it to nobody to cut longer ones (GSO).
+    #[must_use]
+    pub fn without_offload(self) -> TokioNet {
+        TokioNet { one_by_one: true, ..self }
     }
 
     /// Binds a UDP socket for what the program knows as `port`, and says where: with port 0 the kernel chooses. Without a
@@ -100,7 +107,8 @@ impl Net for TokioNet {
         if bound.is_empty() {
             bound = on_all_addresses(port, udp_socket)?;
         }
-        bound.into_iter().map(TokioUdp::new).collect()
+        let most = if self.one_by_one { 1 } else { usize::MAX };
+        bound.into_iter().map(|socket| TokioUdp::new(socket, most)).collect()
     }
 
     async fn listen(&mut self, port: u16) -> io::Result<Vec<TcpListener>> {
@@ -211,6 +219,8 @@ fn leaves_from(to: IpAddr) -> Option<IpAddr> {
 pub struct TokioUdp {
     socket: UdpSocket,
     state: UdpSocketState,
+    /// How many may go out as one, whatever the kernel can.
+    most: usize,
     v4: bool,
     buffers: RefCell<Buffers>,
 }
@@ -222,12 +232,12 @@ struct Buffers {
 }
 
 impl TokioUdp {
-    fn new(socket: UdpSocket) -> io::Result<TokioUdp> {
+    fn new(socket: UdpSocket, most: usize) -> io::Result<TokioUdp> {
         let state = UdpSocketState::new((&socket).into())?;
         let v4 = socket.local_addr()?.is_ipv4();
         let each = MAX_PAYLOAD;
         let buffers = Buffers { receive: vec![0; each * BATCH_SIZE], each, send: Vec::new() };
-        Ok(TokioUdp { socket, state, v4, buffers: RefCell::new(buffers) })
+        Ok(TokioUdp { socket, state, most, v4, buffers: RefCell::new(buffers) })
     }
 
     fn receive(&self, into: &mut Vec<Datagram>) -> io::Result<()> {
@@ -300,7 +310,7 @@ impl Udp for TokioUdp {
 
     fn try_send(&self, queue: &mut VecDeque<Datagram>) -> io::Result<()> {
         while !queue.is_empty() {
-            let count = batch(queue, self.state.max_gso_segments());
+            let count = batch(queue, self.state.max_gso_segments().min(self.most));
             match self.send_batch(queue, count) {
                 Ok(()) => {
                     queue.drain(..count);

@@ -365,6 +365,14 @@ impl Dial {
         }
     }
 
+    /// Why a connection is gone that its other side, or the way there, has ended.
+    pub(crate) fn closed_because(&self) -> &'static str {
+        match self.state {
+            State::Connecting { .. } => "no connection: refused, or no way there",
+            _ => "closed by the other side",
+        }
+    }
+
     /// The connection is gone, or of no use. `close`: it is still to be closed on our side.
     pub(crate) fn lost(&mut self, reason: &str, close: bool, env: &mut Env<'_>) {
         let Some(conn) = self.conn() else { return };

@@ -18,6 +18,8 @@ pub(crate) struct PortMap {
     gateway: Option<IpAddr>,
     client: Option<Client>,
     conn: Option<(portmap::client::ConnId, ConnId)>,
+    /// The peer ends: nothing is asked for any more.
+    shut: bool,
 }
 
 impl PortMap {
@@ -31,7 +33,7 @@ impl PortMap {
             |gateway: &IpAddr| local.iter().copied().find(|address| address.is_ipv4() == gateway.is_ipv4());
         let wanted = self.gateway.and_then(|gateway| Some((of_family(&gateway)?, gateway)));
         let has = self.client.as_ref().map(|client| (client.config().local, client.config().gateway));
-        if wanted == has {
+        if wanted == has || self.shut {
             return;
         }
         if let Some((_, conn)) = self.conn.take() {
@@ -109,10 +111,16 @@ impl PortMap {
 
     /// Gives the port back.
     pub(crate) fn shutdown(&mut self, env: &mut Env<'_>) {
+        self.shut = true;
         if let Some(client) = &mut self.client {
             client.shutdown(env.now);
             self.pump(env);
         }
+    }
+
+    /// Whether the port is given back, or there was none.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.client.as_ref().is_none_or(Client::is_finished)
     }
 
     /// Carries what the client wants to where it belongs.

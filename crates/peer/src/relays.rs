@@ -453,12 +453,14 @@ impl Relays {
     }
 
     pub(crate) fn closed(&mut self, conn: ConnId, env: &mut Env<'_>) {
-        if let Some((region, _)) = self.by_conn(conn) {
-            self.lost(region, "closed by the other side", false, env);
+        if let Some((region, relay)) = self.by_conn(conn) {
+            let why = relay.dial.closed_because();
+            self.lost(region, why, false, env);
         } else if let Some((_, relay)) = self.old_by_conn(conn)
             && let Some(mut old) = relay.old.take()
         {
-            old.dial.lost("closed by the other side", false, env);
+            let why = old.dial.closed_because();
+            old.dial.lost(why, false, env);
             if !relay.dial.is_up() {
                 self.incoming.push_back(Incoming::Down);
             }

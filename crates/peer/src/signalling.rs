@@ -131,6 +131,12 @@ impl Signalling {
         self.dial.lost(reason, close, env);
     }
 
+    /// The connection is gone, by no doing of ours.
+    pub(crate) fn closed(&mut self, env: &mut Env<'_>) {
+        let why = self.dial.closed_because();
+        self.lost(why, false, env);
+    }
+
     fn end_stream(&mut self, now: Instant) {
         if std::mem::take(&mut self.streaming) {
             self.client.closed(now);

@@ -225,6 +225,33 @@ fn a_shutdown_gives_the_port_back() {
 }
 
 #[test]
+fn a_client_that_ends_waits_for_a_upnp_gateway_but_not_for_long() {
+    let mut lan = Lan::new(speaks(&["upnp"]));
+    lan.run(s(10));
+    assert!(!lan.client.is_finished());
+    lan.client.shutdown(lan.now);
+    assert!(!lan.client.is_finished(), "the port is still the router's to take");
+    lan.run(Duration::from_millis(50));
+    assert!(lan.client.is_finished() && lan.nat.is_empty());
+
+    // One that is gone.
+    let mut lan = Lan::new(speaks(&["upnp"]));
+    lan.run(s(10));
+    lan.cut = true;
+    lan.client.shutdown(lan.now);
+    lan.run(Duration::from_millis(499));
+    assert!(!lan.client.is_finished());
+    lan.run(Duration::from_millis(1));
+    assert!(lan.client.is_finished());
+
+    // What a datagram gives back leaves nothing to wait for.
+    let mut lan = Lan::new(speaks(&["pcp"]));
+    lan.run(s(10));
+    lan.client.shutdown(lan.now);
+    assert!(lan.client.is_finished());
+}
+
+#[test]
 fn only_the_gateway_is_believed() {
     let now = start();
     let mut client =

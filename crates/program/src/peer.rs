@@ -324,6 +324,10 @@ impl<U: Users> Program for PeerProgram<U> {
         self.pump(now);
     }
 
+    fn is_finished(&self) -> bool {
+        self.peer.is_finished()
+    }
+
     fn handle_timeout(&mut self, now: Instant) {
         if self.peer.poll_timeout().is_some_and(|(at, _)| at <= now) {
             self.peer.handle_timeout(now);

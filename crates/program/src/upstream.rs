@@ -107,7 +107,10 @@ impl Dialer {
                 Told::default()
             }
             Input::Stream { data, .. } => self.receive(data, now),
-            Input::Closed { .. } => self.lost("closed by the other side", now),
+            Input::Closed { .. } => match self.state {
+                State::Connecting { .. } => self.lost("no connection: refused, or no way there", now),
+                _ => self.lost("closed by the other side", now),
+            },
             _ => Told::default(),
         }
     }

@@ -94,6 +94,18 @@ pub enum ServerState {
     Closed,
 }
 
+impl ServerState {
+    /// The word used in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ServerState::Connecting => "connecting",
+            ServerState::Connected => "connected",
+            ServerState::Failed => "failed",
+            ServerState::Closed => "closed",
+        }
+    }
+}
+
 /// The kind of a traffic flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -8,6 +8,7 @@
 
 mod flags;
 mod loopback;
+mod manners;
 #[cfg(target_os = "linux")]
 mod namespaces;
 
@@ -59,7 +60,9 @@ impl Place {
     }
 
     fn punchbag(&self, args: &[&str]) -> Command {
-        let mut command = self.command(env!("CARGO_BIN_EXE_punchbag"), args);
+        let program =
+            std::env::var("PUNCHBAG_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_punchbag").to_owned());
+        let mut command = self.command(&program, args);
         command.arg("--state").arg(&self.state).env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
         command
     }

@@ -141,6 +141,11 @@ struct Mesh {
 
 impl Mesh {
     fn start(name: &str, lets: [Lets; 2]) -> Mesh {
+        Mesh::start_with(name, lets, &[])
+    }
+
+    /// `flags`: for both peers.
+    fn start_with(name: &str, lets: [Lets; 2], flags: &[&str]) -> Mesh {
         let net = Net::new(name, lets);
         let relay_at = net.place("srv", "relay");
         let relay = Mesh::relay(&relay_at);
@@ -151,7 +156,7 @@ impl Mesh {
         let server = format!("{}@198.51.100.11:443", coord_at.print(&["coord", "--print-key"]));
         let (a, b) = (net.place("a", "takkie"), net.place("b", "flappie"));
         let peers = [(&a, "takkie"), (&b, "flappie")].map(|(place, name)| {
-            let peer = place.start(&["peer", name, "--coord", &server]);
+            let peer = place.start(&[&["peer", name, "--coord", &server], flags].concat());
             peer.says("address of the device", "ip");
             peer
         });
@@ -184,8 +189,17 @@ impl Mesh {
 
     /// Begins to send from one machine to the other by their tunnel addresses, with TCP of the kernel.
     fn stream(&self, bytes: u64) -> Stream {
-        let from = Self::helper(&self.b, "serve").stdout(Stdio::null()).spawn().expect("a server");
-        let what = format!("{} {bytes}", Self::address(&self.b));
+        self.stream_of("serve", bytes)
+    }
+
+    /// The same as fast as it goes, and nobody looks at the bytes.
+    fn pour(&self, bytes: u64) {
+        self.stream_of("pour", bytes).end();
+    }
+
+    fn stream_of(&self, server: &str, bytes: u64) -> Stream {
+        let from = Self::helper(&self.b, server).stdout(Stdio::null()).spawn().expect("a server");
+        let what = format!("{} {bytes} {server}", Self::address(&self.b));
         let mut to = Self::helper(&self.a, &what).stdout(Stdio::piped()).spawn().expect("a client");
         let said = BufReader::new(to.stdout.take().expect("what it says"));
         let got = Arc::new(AtomicU64::new(0));
@@ -269,9 +283,13 @@ fn chunk(at: u64) -> Vec<u8> {
 #[ignore = "a part of the tests of namespaces, which start it"]
 fn helper() {
     let what = std::env::var("PUNCHBAG_HELPER").expect("started by a test");
-    if what == "serve" {
+    if what == "serve" || what == "pour" {
         let listener = TcpListener::bind(("0.0.0.0", PORT)).expect("a port");
         let (mut stream, _) = listener.accept().expect("a client");
+        if what == "pour" {
+            while stream.write_all(&[0; 4 * CHUNK]).is_ok() {}
+            return;
+        }
         for at in (0..).step_by(CHUNK) {
             if stream.write_all(&chunk(at)).is_err() {
                 return; // it has enough
@@ -280,8 +298,9 @@ fn helper() {
         }
         return;
     }
-    let (to, bytes) = what.split_once(' ').expect("an address and how much");
-    let bytes: u64 = bytes.parse().expect("a number");
+    let mut words = what.split(' ');
+    let to = words.next().expect("an address");
+    let bytes: u64 = words.next().and_then(|bytes| bytes.parse().ok()).expect("how much");
     let by = Instant::now() + PATIENCE;
     let mut stream = loop {
         // The server may not have started yet.
@@ -292,6 +311,11 @@ fn helper() {
         std::thread::sleep(Duration::from_millis(50));
     };
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    if words.next() == Some("pour") {
+        let got = std::io::copy(&mut stream.take(bytes), &mut std::io::sink()).expect("received");
+        assert_eq!(got, bytes);
+        return;
+    }
     let mut got = [0; CHUNK];
     for at in (0..bytes).step_by(CHUNK) {
         stream.read_exact(&mut got).expect("received");
@@ -344,4 +368,33 @@ fn a_peer_whose_router_lets_out_only_the_web_is_relayed_also_by_a_relay_that_com
     assert!(took < Duration::from_secs(5), "traffic resumed after {took:?}");
     stream.end();
     assert_eq!(mesh.a.path_to("flappie").as_deref(), Some("relay"));
+}
+
+/// Not a test: how fast the kernel's TCP is through the tunnel, with and without the kernel's batches. With another build:
+/// `PUNCHBAG_PROGRAM=target/release/punchbag cargo test --test programs -- --ignored --nocapture throughput`.
+#[test]
+#[ignore = "a measurement"]
+fn throughput() {
+    if !able() {
+        return;
+    }
+    let bytes = 256 << 20;
+    let mut rates = Vec::new();
+    for (name, flags) in [("off", &["--no-offload"][..]), ("on", &[])] {
+        let mesh = Mesh::start_with(name, [Lets::Everything; 2], flags);
+        mesh.a.print(&["ping", "flappie"]);
+        mesh.pour(8 << 20);
+        let began = Instant::now();
+        mesh.pour(bytes);
+        rates.push(bytes as f64 * 8.0 / 1e6 / began.elapsed().as_secs_f64());
+        assert_eq!(mesh.a.path_to("flappie").as_deref(), Some("direct"));
+    }
+    let mut out = std::io::stdout();
+    let words = format!(
+        "offload off: {:.0} Mbit/s, on: {:.0} Mbit/s, gain {:.2}",
+        rates[0],
+        rates[1],
+        rates[1] / rates[0]
+    );
+    writeln!(out, "{words}").expect("told");
 }

@@ -171,6 +171,9 @@ pub struct PeerArgs {
     /// Do without a TUN device, even where there could be one.
     #[arg(long)]
     pub userspace: bool,
+    /// Carry packets one by one, where the kernel or a card gets many at once (GSO, GRO) wrong.
+    #[arg(long)]
+    pub no_offload: bool,
     /// Serve SOCKS 5 there, which knows the other peers by name. Implies --userspace.
     #[arg(long, value_name = "ADDRESS")]
     pub socks5: Option<SocketAddr>,
@@ -599,7 +602,7 @@ macro_rules! with_file {
 }
 with_file!(CoordArgs: listen, relay, closed, admin, key_lifetime, no_renewal, access, no_tls, certificate, certificate_key, state, metrics, log; print_key, config);
 with_file!(RelayArgs: name, listen, coord, mesh, mesh_secret, client_rate, client_burst, authorities, stun, no_tls, certificate, certificate_key, state, metrics, log; print_key, config);
-with_file!(PeerArgs: name, coord, auth_key, port, address, tun, userspace, socks5, forward, expose, proxy, authorities, no_port_mapping, state, metrics, log; config);
+with_file!(PeerArgs: name, coord, auth_key, port, address, tun, userspace, no_offload, socks5, forward, expose, proxy, authorities, no_port_mapping, state, metrics, log; config);
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     let text =

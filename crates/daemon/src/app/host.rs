@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 use tls::{Identity, Pin};
 use tokio::signal::unix::{SignalKind, signal};
-use trace::Event;
+use trace::{Event, Path as Way, ServerState};
 use tracing_subscriber::EnvFilter;
 
 /// Other machines' clocks may be behind by this much.
@@ -122,11 +122,15 @@ pub(super) fn file(path: &Path) -> Result<Vec<u8>, Failure> {
 
 /// Logs go to standard error.
 pub(super) fn start_logs(filter: Option<&str>, json: bool) -> Result<(), Failure> {
-    let filter = match (filter, std::env::var("RUST_LOG")) {
-        (Some(filter), _) => EnvFilter::try_new(filter)?,
-        (None, Ok(filter)) => EnvFilter::try_new(filter)?,
-        (None, Err(_)) => EnvFilter::new("info"),
+    let env = std::env::var("RUST_LOG");
+    let (from, text) = match (filter, &env) {
+        (Some(filter), _) => ("--log", filter),
+        (None, Ok(filter)) => ("RUST_LOG", &**filter),
+        (None, Err(_)) => ("", "info"),
     };
+    let filter = EnvFilter::try_new(text).map_err(|error| {
+        format!("{from} {text}: {error}; want a level such as info or debug, for some of them as in info,daemon=debug")
+    })?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let colours = std::io::stderr().is_terminal();
     if json {
@@ -208,25 +212,32 @@ pub(super) fn cannot_bind(protocol: &str, at: SocketAddr, error: &std::io::Error
 
 /// Writes what a program has for its log.
 pub(super) fn log_events() -> Box<dyn FnMut(Event, Instant)> {
-    Box::new(|event, _| match event {
+    let words = |text: String| (!text.is_empty()).then_some(text);
+    Box::new(move |event, _| match event {
         Event::Warning { what, .. } => tracing::warn!("{what}"),
         Event::Registered { tunnel, .. } => tracing::info!(%tunnel, "registered"),
+        Event::Coordinator { state: state @ ServerState::Failed, address, reason, .. } => {
+            tracing::warn!(state = state.as_str(), %address, reason = words(reason), "coordination server");
+        }
         Event::Coordinator { state, address, reason, .. } => {
-            tracing::info!(?state, %address, reason, "coordination server");
+            tracing::info!(state = state.as_str(), %address, reason = words(reason), "coordination server");
+        }
+        Event::Relay { relay, state: state @ ServerState::Failed, address, reason, .. } => {
+            tracing::warn!(%relay, state = state.as_str(), %address, reason = words(reason), "relay");
         }
         Event::Relay { relay, state, address, reason, .. } => {
-            tracing::info!(%relay, ?state, %address, reason, "relay");
+            tracing::info!(%relay, state = state.as_str(), %address, reason = words(reason), "relay");
         }
         Event::PathChanged { peer, path, address, relay, reason, .. } => {
-            let relay = relay.as_deref();
-            tracing::info!(%peer, ?path, address = address.map(tracing::field::display), relay, reason, "path");
+            let (path, relay) = (path.map_or("none", Way::as_str), relay.as_deref());
+            tracing::info!(%peer, path, address = address.map(tracing::field::display), relay, reason, "path");
         }
         Event::PortMapping { what, protocol, external, reason, .. } => {
             let external = external.map(tracing::field::display);
-            tracing::info!(%what, %protocol, external, reason, "port mapping");
+            tracing::info!(%what, %protocol, external, reason = words(reason), "port mapping");
         }
         Event::NatLearned { mapping_varies, udp_blocked, candidates, .. } => {
-            tracing::info!(?mapping_varies, udp_blocked, ?candidates, "own NAT");
+            tracing::info!(mapping_varies, udp_blocked, ?candidates, "own NAT");
         }
         other => tracing::debug!(event = ?other),
     })

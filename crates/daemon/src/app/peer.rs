@@ -13,6 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -52,7 +53,7 @@ fn keys(state: &Path, rng: &mut ChaCha12Rng) -> Result<Keys, Failure> {
 
 async fn run(args: PeerArgs, state: &Path, keys: Keys, mut rng: ChaCha12Rng) -> Result<(), Failure> {
     let name = args.name.clone().or_else(machine_name).ok_or("say a name: punchbag peer NAME")?;
-    let mut net = TokioNet::new();
+    let mut net = if args.no_offload { TokioNet::new().without_offload() } else { TokioNet::new() };
     let (users, tun) = tunnel(&args, &mut net, &mut rng)?;
     if let Some(tun) = &args.tun.as_deref().or(tun.is_some().then_some(TUN)) {
         net = net.without_interface(*tun);
@@ -117,7 +118,7 @@ fn tunnel(
 ) -> Result<(Box<dyn Users>, Option<Tun>), Failure> {
     let carries = args.socks5.is_some() || !args.forward.is_empty() || !args.expose.is_empty();
     if !args.userspace && !carries {
-        let (tun, users) = tun::open(args.tun.as_deref().unwrap_or(TUN))?;
+        let (tun, users) = tun::open(args.tun.as_deref().unwrap_or(TUN), !args.no_offload)?;
         return Ok((Box::new(users), Some(tun)));
     }
     let mut config = UserspaceConfig::default();
@@ -147,19 +148,22 @@ fn bind(args: &PeerArgs, net: &mut TokioNet) -> Result<u16, Failure> {
     };
     let mut port = args.port.unwrap_or(PEER_PORT);
     let mut failed = None;
-    let mut bound = false;
+    let (mut bound, mut lacks) = (false, true);
     for ip in at {
         let at = SocketAddr::new(ip, port);
         match net.bind_udp(None, at) {
             Ok(at) => {
                 (port, bound) = (at.port(), true);
             }
-            Err(error) => failed = Some(host::cannot_bind("UDP", at, &error)),
+            Err(error) => {
+                lacks &= !matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied);
+                failed = Some(host::cannot_bind("UDP", at, &error));
+            }
         }
     }
-    // A machine without IPv6 does with one of them.
+    // A machine that lacks one IP version does with the other.
     match failed {
-        Some(error) if !bound || !args.address.is_empty() => {
+        Some(error) if !bound || !lacks || !args.address.is_empty() => {
             Err(format!("{error}; --port 0 lets the system choose").into())
         }
         _ => Ok(port),

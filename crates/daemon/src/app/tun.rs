@@ -14,10 +14,15 @@ use tokio::task::JoinSet;
 use trace::Path;
 use tun_rs::{AsyncDevice, DeviceBuilder};
 
-/// Packets that may wait for the device; more are dropped, as a full queue of an interface does (Linux's `txqueuelen` of TUN).
-const QUEUE: usize = 500;
-/// Packets that are read before the peer gets them.
-const BATCH: usize = 64;
+/// Packets that may wait for the device; more are dropped, as a full queue of an interface does. One look at the UDP socket may
+/// bring as many as this, before the device gets its turn: `quinn_udp::BATCH_SIZE` times `UDP_MAX_SEGMENTS` of Linux's
+/// `include/linux/udp.h`.
+const QUEUE: usize = 32 * 64;
+/// Packets that are read before the peer gets them, and that are written at once. A segment of 64 KiB that the kernel leaves to
+/// us to cut has no more in packets of the tunnel.
+const BATCH: usize = 128;
+/// Longest IP packet.
+const MAX_PACKET: usize = u16::MAX as usize;
 /// The network of tunnel addresses, 100.64.0.0/10 (RFC 6598).
 const PREFIX: u8 = 10;
 /// Of an IPv6 tunnel address only itself is known.
@@ -56,8 +61,17 @@ pub(super) struct Tun {
 ///
 /// # Errors
 /// If that needs rights that the program does not have: what to do.
-pub(super) fn open(name: &str) -> Result<(Tun, TunUsers), Failure> {
-    let device = DeviceBuilder::new().name(name).mtu(TUNNEL_MTU).build_async().map_err(|error| {
+///
+/// With `offload`, where the system has it, the kernel hands over and takes many packets at once.
+pub(super) fn open(name: &str, offload: bool) -> Result<(Tun, TunUsers), Failure> {
+    let builder = DeviceBuilder::new().name(name).mtu(TUNNEL_MTU);
+    #[cfg(target_os = "linux")]
+    let builder = builder.with(|linux| {
+        linux.offload(offload);
+    });
+    #[cfg(not(target_os = "linux"))]
+    let _ = offload;
+    let device = builder.build_async().map_err(|error| {
         let program = std::env::current_exe().map_or_else(|_| "punchbag".into(), |path| path.display().to_string());
         match error.kind() {
             io::ErrorKind::PermissionDenied => format!(
@@ -88,10 +102,12 @@ impl Tun {
 }
 
 async fn write(device: Arc<AsyncDevice>, mut from_peer: mpsc::Receiver<Bytes>) {
-    while let Some(packet) = from_peer.recv().await {
-        if let Err(error) = device.send(&packet).await {
+    let (mut out, mut packets) = (Out::default(), Vec::with_capacity(BATCH));
+    while from_peer.recv_many(&mut packets, BATCH).await > 0 {
+        if let Err(error) = out.send(&device, &packets).await {
             tracing::debug!(%error, "writing to the device");
         }
+        packets.clear();
     }
 }
 
@@ -111,24 +127,12 @@ async fn configure(device: Arc<AsyncDevice>, mut address: watch::Receiver<Option
 }
 
 async fn read(device: Arc<AsyncDevice>, address: watch::Receiver<Option<IpAddr>>, peer: Running) {
-    let mut buffer = vec![0; usize::from(u16::MAX)];
+    let mut from_device = In::default();
     loop {
         let mut packets = Vec::new();
-        let mut received = device.recv(&mut buffer).await;
-        loop {
-            match received {
-                Ok(len) => packets.push(Bytes::copy_from_slice(&buffer[..len])),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => {
-                    tracing::warn!(%error, "reading from the device");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                    break;
-                }
-            }
-            if packets.len() >= BATCH {
-                break;
-            }
-            received = device.try_recv(&mut buffer);
+        if let Err(error) = from_device.recv(&device, &mut packets).await {
+            tracing::warn!(%error, "reading from the device");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         // The kernel sends of its own accord, too, from link-local addresses: router solicitations, multicast reports.
         let own = *address.borrow();
@@ -148,5 +152,119 @@ fn source(packet: &[u8]) -> Option<IpAddr> {
         4 => packet.get(12..)?.first_chunk::<4>().map(|ip| (*ip).into()),
         6 => packet.get(8..)?.first_chunk::<16>().map(|ip| (*ip).into()),
         _ => None,
+    }
+}
+
+/// Packets on their way into the device, as its `send_multiple` wants them: with room in front for a header of the kernel's, and
+/// behind for what it joins to them.
+#[cfg(target_os = "linux")]
+#[derive(Default)]
+struct Out {
+    table: tun_rs::GROTable,
+    buffers: Vec<Vec<u8>>,
+}
+
+#[cfg(target_os = "linux")]
+impl Out {
+    async fn send(&mut self, device: &AsyncDevice, packets: &[Bytes]) -> io::Result<()> {
+        use tun_rs::VIRTIO_NET_HDR_LEN as HEAD;
+        if self.buffers.len() < packets.len() {
+            self.buffers.resize_with(packets.len(), || Vec::with_capacity(HEAD + MAX_PACKET));
+        }
+        // An empty one would spoil the batch.
+        let mut count = 0;
+        for packet in packets.iter().filter(|packet| !packet.is_empty()) {
+            let buffer = &mut self.buffers[count];
+            buffer.clear();
+            buffer.resize(HEAD, 0);
+            buffer.extend_from_slice(packet);
+            count += 1;
+        }
+        device.send_multiple(&mut self.table, &mut self.buffers[..count], HEAD).await?;
+        Ok(())
+    }
+}
+
+/// Packets on their way out of the device, as its `recv_multiple` gives them.
+#[cfg(target_os = "linux")]
+struct In {
+    raw: Vec<u8>,
+    parts: Vec<Vec<u8>>,
+    sizes: Vec<usize>,
+}
+
+#[cfg(target_os = "linux")]
+impl Default for In {
+    fn default() -> In {
+        let raw = vec![0; tun_rs::VIRTIO_NET_HDR_LEN + MAX_PACKET];
+        In { raw, parts: vec![vec![0; MAX_PACKET]; BATCH], sizes: vec![0; BATCH] }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl In {
+    /// Waits for packets, and takes what more is there.
+    async fn recv(&mut self, device: &AsyncDevice, packets: &mut Vec<Bytes>) -> io::Result<()> {
+        let In { raw, parts, sizes } = self;
+        let mut received = device.recv_multiple(raw, parts, sizes, 0).await;
+        loop {
+            match received {
+                Ok(count) => {
+                    let got = parts.iter().zip(&*sizes).take(count);
+                    packets.extend(got.map(|(part, size)| Bytes::copy_from_slice(&part[..*size])));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            if packets.len() >= BATCH {
+                return Ok(());
+            }
+            received = device.try_recv_multiple(raw, parts, sizes, 0);
+        }
+    }
+}
+
+/// Packets on their way into the device, one by one.
+#[cfg(not(target_os = "linux"))]
+#[derive(Default)]
+struct Out;
+
+#[cfg(not(target_os = "linux"))]
+impl Out {
+    async fn send(&mut self, device: &AsyncDevice, packets: &[Bytes]) -> io::Result<()> {
+        for packet in packets {
+            device.send(packet).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Packets on their way out of the device, one by one.
+#[cfg(not(target_os = "linux"))]
+struct In(Vec<u8>);
+
+#[cfg(not(target_os = "linux"))]
+impl Default for In {
+    fn default() -> In {
+        In(vec![0; MAX_PACKET])
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl In {
+    /// Waits for packets, and takes what more is there.
+    async fn recv(&mut self, device: &AsyncDevice, packets: &mut Vec<Bytes>) -> io::Result<()> {
+        let mut received = device.recv(&mut self.0).await;
+        loop {
+            match received {
+                Ok(len) => packets.push(Bytes::copy_from_slice(&self.0[..len])),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            if packets.len() >= BATCH {
+                return Ok(());
+            }
+            received = device.try_recv(&mut self.0);
+        }
     }
 }

@@ -192,6 +192,13 @@ impl Peer {
         self.directory.version()
     }
 
+    /// Whether nothing is left to do after [`Input::Shutdown`]: a router that opened a port by UPnP is given half a second to
+    /// close it.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.portmap.is_finished()
+    }
+
     /// Takes an input. Drain [`Peer::poll_transmit`] and [`Peer::poll_event`] afterwards.
     pub fn handle(&mut self, input: Input<'_>, now: Instant) {
         self.notice_sleep(now);
@@ -236,9 +243,7 @@ impl Peer {
                     self.relays.writable(conn, space, env!(self, now));
                 }
             }
-            Input::Closed(conn) if self.signalling.owns(conn) => {
-                self.signalling.lost("closed by the other side", false, env!(self, now));
-            }
+            Input::Closed(conn) if self.signalling.owns(conn) => self.signalling.closed(env!(self, now)),
             Input::Closed(conn) => {
                 if !self.beside(conn, now, |relays, env| relays.closed(conn, env)) {
                     self.relays.closed(conn, env!(self, now));

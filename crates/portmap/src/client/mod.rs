@@ -45,6 +45,9 @@ const GRACE: Duration = ms(50);
 /// A mapping must have come about this long after the first request for it; twice what `net/portmapper` allows, so that one
 /// repetition of PCP is in it.
 const BUDGET: Duration = ms(10_000);
+/// What a UPnP gateway gets to take a port back when the client ends, which nobody wants to wait for: gateways answer within
+/// some ten milliseconds, and one that does not forgets the port when its lease ends.
+const GIVE_BACK_WITHIN: Duration = ms(500);
 /// Without a gateway that maps, it is looked for again after this (`net/portmapper`: `trustServiceStillAvailableDuration`).
 const LOOK_AGAIN: Duration = ms(600_000);
 /// Renewals are no closer than this (RFC 6887 §11.2.1).
@@ -271,7 +274,8 @@ impl Client {
         self.events.pop_front()
     }
 
-    /// Gives the mapping back and ends. Drain [`Client::poll_transmit`]; a UPnP gateway takes a few more inputs.
+    /// Gives the mapping back and ends. Drain [`Client::poll_transmit`]; a UPnP gateway takes a few more inputs, until the client
+    /// [is finished](Client::is_finished): half a second at most.
     pub fn shutdown(&mut self, now: Instant) {
         self.drop_job();
         self.task = None;
@@ -279,6 +283,14 @@ impl Client {
         if let Some(mapping) = self.mapping.take() {
             self.delete(mapping.protocol, mapping.external, now);
         }
+        if let Some(job) = &mut self.job {
+            job.until = now + GIVE_BACK_WITHIN;
+        }
+    }
+
+    /// Whether nothing is left to do after [`Client::shutdown`].
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Shut && self.job.is_none()
     }
 
     // ---- probing -----------------------------------------------------------------------------------
