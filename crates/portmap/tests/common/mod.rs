@@ -146,7 +146,7 @@ impl Lan {
     fn arrive(&mut self, arrival: Arrival) {
         let now = self.now;
         match arrival {
-            Arrival::ToGateway(..) if self.cut => {}
+            Arrival::ToGateway(..) | Arrival::Accept(_) | Arrival::GatewayStream(..) if self.cut => {}
             Arrival::ToGateway(to, from, data) => {
                 self.gateway.handle(gateway::Input::Datagram { to, from, data: &data }, now);
             }
