@@ -318,7 +318,7 @@ mod tests {
         assert!(ask("ts_a.B-9:").contains("X-Tailscale-Response: response ts_a.B-9:\r\n"));
         assert!(!ask("a b").contains("X-Tailscale-Response"));
         assert!(!ask(&"a".repeat(65)).contains("X-Tailscale-Response"));
-        assert!(ask("").starts_with("HTTP/1.1 204"));
+        assert!(ask("").starts_with("HTTP/1.1 204") && ask("").contains("Cache-Control: no-cache, no-store"));
     }
 
     #[test]

@@ -37,6 +37,14 @@ const SPREAD_MAX: Duration = Duration::from_secs(3);
 /// time, if it was not away for long. For [`ServerConfig::hold_at_start`](derp::ServerConfig::hold_at_start).
 pub const RELAY_HOLD: Duration = Duration::from_secs(1);
 
+/// What a relay with so many clients announces when it ends.
+fn restart(clients: usize) -> Restart {
+    let clients = u32::try_from(clients).unwrap_or(u32::MAX);
+    let spread = SPREAD.saturating_mul(clients).min(SPREAD_MAX);
+    let grace = GRACE + spread;
+    Restart { reconnect_in: grace + AWAY, spread, try_for: TRY_FOR, grace }
+}
+
 /// A STUN server.
 pub struct StunProgram {
     port: u16,
@@ -240,11 +248,7 @@ impl Program for RelayProgram {
             Input::Writable { conn, space } => self.derp.writable(derp::server::ConnId(conn.0), space, now),
             Input::Closed { conn } => self.derp.closed(derp::server::ConnId(conn.0), now),
             Input::Shutdown => {
-                let clients = u32::try_from(self.derp.connections()).unwrap_or(u32::MAX);
-                let spread = SPREAD.saturating_mul(clients).min(SPREAD_MAX);
-                let grace = GRACE + spread;
-                let restart = Restart { reconnect_in: grace + AWAY, spread, try_for: TRY_FOR, grace };
-                self.derp.shutdown(restart, now);
+                self.derp.shutdown(restart(self.derp.connections()), now);
                 self.mesh.iter_mut().for_each(Mesh::let_end);
                 self.allowed.iter_mut().for_each(AllowList::let_end);
             }
@@ -479,5 +483,22 @@ fn coordinator_words(event: &coord::server::ServerEvent) -> Option<String> {
         }
         coord::server::ServerEvent::Waits { name, .. } => Some(format!("{name} waits to be let in")),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_called_back_once_the_next_process_listens_the_more_the_further_apart() {
+        let of = |clients| restart(clients);
+        for clients in [0, 2, 100, 1000, usize::MAX] {
+            let Restart { reconnect_in, grace, .. } = of(clients);
+            assert_eq!(reconnect_in - grace, AWAY);
+            assert!(grace < Duration::from_secs(5), "within what the daemon's shell waits");
+        }
+        assert_eq!([2, 100, 1000].map(|n| of(n).spread.as_millis()), [2, 100, 1000]);
+        assert_eq!(of(usize::MAX).spread, SPREAD_MAX);
     }
 }
