@@ -6,7 +6,7 @@ use crate::upstream::Upstream;
 use crate::{ConnId, Input, Output, Program};
 use bytes::Bytes;
 use derp::Restart;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use trace::{Event, Name};
@@ -361,6 +361,8 @@ pub struct CoordinatorProgram {
     ports: Vec<u16>,
     /// What it must not forget, if that is kept in memory.
     kept: Option<coord::state::State>,
+    /// What those who are connected are called.
+    members: BTreeMap<coord::server::ConnId, String>,
 }
 
 impl CoordinatorProgram {
@@ -371,7 +373,8 @@ impl CoordinatorProgram {
         server: coord::server::Server,
         kept: Option<coord::state::State>,
     ) -> CoordinatorProgram {
-        CoordinatorProgram { name, server, ports: COORDINATOR_PORTS.to_vec(), kept }
+        let (ports, members) = (COORDINATOR_PORTS.to_vec(), BTreeMap::new());
+        CoordinatorProgram { name, server, ports, kept, members }
     }
 
     /// What it had stored by the end, if that was kept in memory.
@@ -414,6 +417,30 @@ impl CoordinatorProgram {
     /// The coordination server.
     pub fn server(&self) -> &coord::server::Server {
         &self.server
+    }
+
+    /// What an event of the server means for the log.
+    fn event(&mut self, event: coord::server::ServerEvent) -> Option<Event> {
+        use coord::server::ServerEvent;
+        let server = self.name.clone();
+        match event {
+            ServerEvent::Joined { conn, name, tunnel_ip, .. } => {
+                self.members.insert(conn, name.clone());
+                Some(Event::Member { server, name, tunnel: Some(tunnel_ip), reason: String::new() })
+            }
+            ServerEvent::Left { conn, why, .. } => {
+                let (name, tunnel, reason) = (self.members.remove(&conn)?, None, why.to_string());
+                Some(Event::Member { server, name, tunnel, reason })
+            }
+            ServerEvent::Waits { conn, name, .. } => {
+                let what = format!("{name} waits to be let in");
+                self.members.insert(conn, name);
+                Some(Event::Warning { node: server, what })
+            }
+            ServerEvent::Rejected { remote, error, .. } => {
+                Some(Event::Warning { node: server, what: format!("rejected {remote}: {error}") })
+            }
+        }
     }
 }
 
@@ -468,21 +495,11 @@ impl Program for CoordinatorProgram {
             });
         }
         while let Some(event) = self.server.poll_event() {
-            if let Some(what) = coordinator_words(&event) {
-                return Some(Output::Event(Box::new(Event::Warning { node: self.name.clone(), what })));
+            if let Some(event) = self.event(event) {
+                return Some(Output::Event(Box::new(event)));
             }
         }
         None
-    }
-}
-
-fn coordinator_words(event: &coord::server::ServerEvent) -> Option<String> {
-    match event {
-        coord::server::ServerEvent::Rejected { remote, error, .. } => {
-            Some(format!("rejected {remote}: {error}"))
-        }
-        coord::server::ServerEvent::Waits { name, .. } => Some(format!("{name} waits to be let in")),
-        _ => None,
     }
 }
 

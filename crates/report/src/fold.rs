@@ -144,6 +144,7 @@ impl Fold {
             | Event::Translated { .. }
             | Event::Unbound { .. }
             | Event::Timer { .. }
+            | Event::Member { .. }
             | Event::KeyRotated { .. }
             | Event::Coordinator { .. }
             | Event::Reflexive { .. }

@@ -266,6 +266,21 @@ pub enum Event {
         what: Name,
     },
 
+    // ---- what a server sees ------------------------------------------------------------------
+    /// A machine is connected with the coordination server, or is no more.
+    Member {
+        /// The server.
+        server: Name,
+        /// What the machine is called.
+        name: String,
+        /// Its address inside the tunnel network; `None` when it has left.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tunnel: Option<IpAddr>,
+        /// Why it has left.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
+    },
+
     // ---- what a peer learned and did ---------------------------------------------------------
     /// The coordination server accepted the peer.
     Registered {

@@ -227,6 +227,8 @@ mod tests {
         prop_oneof![
             (name(), any::<IpAddr>()).prop_map(|(host, tunnel)| E::Registered { host, tunnel }),
             name().prop_map(|host| E::KeyRotated { host }),
+            (name(), ".{0,9}", any::<Option<IpAddr>>(), ".{0,9}")
+                .prop_map(|(server, name, tunnel, reason)| E::Member { server, name, tunnel, reason }),
             (name(), state(), address(), ".{0,9}")
                 .prop_map(|(host, state, address, reason)| E::Coordinator { host, state, address, reason }),
             (name(), name(), state(), address(), ".{0,9}").prop_map(

@@ -80,7 +80,12 @@ fn a_mesh_of_processes_on_one_machine_carries_connections_directly_and_ends_clea
     let nobody = flappie_at.run(&["ping", "nobody"]);
     assert_eq!(nobody.status.code(), Some(2), "{}", String::from_utf8_lossy(&nobody.stderr));
 
-    for (name, running) in [("takkie", takkie), ("flappie", flappie), ("relay", relay), ("coord", coord)] {
+    let mut joined = [coord.says("joined", "name"), coord.says("joined", "name")];
+    joined.sort();
+    assert_eq!(joined, ["flappie", "takkie"]);
+    assert_eq!(takkie.end(), Some(0), "takkie");
+    assert_eq!(coord.says("left", "name"), "takkie");
+    for (name, running) in [("flappie", flappie), ("relay", relay), ("coord", coord)] {
         assert_eq!(running.end(), Some(0), "{name}");
     }
     let gone = flappie_at.run(&["status"]);

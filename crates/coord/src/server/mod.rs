@@ -116,6 +116,16 @@ pub enum LeaveReason {
     Failed(Error),
 }
 
+impl fmt::Display for LeaveReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LeaveReason::Closed => f.write_str("closed by the other side"),
+            LeaveReason::Replaced => f.write_str("back on another connection"),
+            LeaveReason::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
 /// The server core.
 pub struct Server {
     config: ServerConfig,

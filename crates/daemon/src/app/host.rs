@@ -215,6 +215,8 @@ pub(super) fn log_events() -> Box<dyn FnMut(Event, Instant)> {
     let words = |text: String| (!text.is_empty()).then_some(text);
     Box::new(move |event, _| match event {
         Event::Warning { what, .. } => tracing::warn!("{what}"),
+        Event::Member { name, tunnel: Some(tunnel), .. } => tracing::info!(name, %tunnel, "joined"),
+        Event::Member { name, tunnel: None, reason, .. } => tracing::info!(name, reason, "left"),
         Event::Registered { tunnel, .. } => tracing::info!(%tunnel, "registered"),
         Event::Coordinator { state: state @ ServerState::Failed, address, reason, .. } => {
             tracing::warn!(state = state.as_str(), %address, reason = words(reason), "coordination server");
