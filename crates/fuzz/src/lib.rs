@@ -4,6 +4,7 @@
 //! functions are targets of libFuzzer, for as long as one likes (nightly Rust and `cargo install cargo-fuzz`):
 //!
 //! ```sh
+//! cargo run -p fuzz --example corpus
 //! cd crates/fuzz && cargo +nightly fuzz run --fuzz-dir libfuzzer stun
 //! ```
 //!
