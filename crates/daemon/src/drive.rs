@@ -31,7 +31,7 @@ pub struct Limits {
     pub linger: Duration,
     /// How long a program may take to end after [`Input::Shutdown`].
     pub grace: Duration,
-    /// How often the machine's addresses are looked up.
+    /// How often the machine's addresses are looked up, whether or not the system tells of changes.
     pub look: Duration,
 }
 
@@ -201,6 +201,7 @@ struct Driver<P, N: Net> {
     accepted: u64,
     timer: Option<(Instant, Timer)>,
     look: Timer,
+    changed: Timer,
     addresses: Vec<IpAddr>,
     grace: Option<Timer>,
 }
@@ -229,6 +230,7 @@ impl<P: Program, N: Net + 'static> Driver<P, N> {
             }
         }
         let look = Box::pin(net.sleep_until(net.now() + options.limits.look));
+        let changed = Box::pin(net.changed());
         let driver = Driver {
             program,
             limits: options.limits,
@@ -242,6 +244,7 @@ impl<P: Program, N: Net + 'static> Driver<P, N> {
             accepted: 0,
             timer: None,
             look,
+            changed,
             addresses: Vec::new(),
             grace: None,
             sockets,
@@ -311,6 +314,10 @@ impl<P: Program, N: Net + 'static> Driver<P, N> {
             return Poll::Ready(Wake::Timer);
         }
         if self.look.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Wake::Look);
+        }
+        if self.changed.as_mut().poll(cx).is_ready() {
+            self.changed = Box::pin(self.net.changed());
             return Poll::Ready(Wake::Look);
         }
         for jobs in [self.jobs_first, !self.jobs_first] {

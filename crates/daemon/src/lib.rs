@@ -29,6 +29,8 @@ mod conn;
 pub mod drive;
 pub mod net;
 mod tokio_net;
+#[cfg(target_os = "linux")]
+mod watch;
 
 pub use drive::{DriveError, Handle, Limits, Options, drive};
 pub use net::{Datagram, Listener, Net, Udp};

@@ -45,6 +45,11 @@ pub trait Net {
     /// [`Limits::look`](crate::Limits::look).
     fn addresses(&self) -> Vec<IpAddr>;
 
+    /// Waits until its addresses may have changed, where the system tells: then they are asked for at once.
+    fn changed(&self) -> impl Future<Output = ()> + 'static {
+        std::future::pending()
+    }
+
     /// The resolver of its network, where that is known.
     fn resolver(&self) -> Option<SocketAddr> {
         None

@@ -1,6 +1,8 @@
 //! The network of the machine, by tokio.
 
 use crate::net::{Datagram, Listener, Net, Udp};
+#[cfg(target_os = "linux")]
+use crate::watch::Watch;
 use bytes::Bytes;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -10,6 +12,8 @@ use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
+#[cfg(target_os = "linux")]
+use std::{cell::OnceCell, rc::Rc};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
@@ -35,6 +39,8 @@ pub struct TokioNet {
     addresses: Option<Vec<IpAddr>>,
     hidden: Vec<String>,
     one_by_one: bool,
+    #[cfg(target_os = "linux")]
+    watch: OnceCell<Option<Rc<Watch>>>,
 }
 
 impl TokioNet {
@@ -124,6 +130,21 @@ impl Net for TokioNet {
         match &self.addresses {
             Some(addresses) => addresses.clone(),
             None => addresses(&self.hidden),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn changed(&self) -> impl Future<Output = ()> + 'static {
+        let open = || {
+            let failed = |error| tracing::debug!(%error, "the kernel does not tell of changed addresses");
+            Watch::new().map_err(failed).ok().map(Rc::new)
+        };
+        let watch = self.addresses.is_none().then(|| self.watch.get_or_init(open).clone()).flatten();
+        async move {
+            match watch {
+                Some(watch) => watch.changed().await,
+                None => std::future::pending().await,
+            }
         }
     }
 }

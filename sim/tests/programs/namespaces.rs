@@ -1,12 +1,14 @@
 //! Peers with TUN devices behind real routers: Linux network namespaces, which the test makes and removes.
 
 use super::{Folder, PATIENCE, Place, Running, wait_until};
+use daemon::{Limits, Options, TokioNet, drive};
+use program::{Input, Output, Program};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 /// What a router lets out.
@@ -59,6 +61,15 @@ fn able() -> bool {
         let _ = writeln!(err, "SKIPPED: needs root, ip, nft and /dev/net/tun to make network namespaces");
     }
     able
+}
+
+impl Place {
+    /// A part of this test, as a program on one of the machines.
+    fn test(&self, name: &str) -> Command {
+        let program = std::env::current_exe().expect("this test");
+        let program = program.to_str().expect("a path in UTF-8");
+        self.command(program, &["--exact", name, "--ignored", "--nocapture"])
+    }
 }
 
 impl Net {
@@ -173,16 +184,6 @@ impl Mesh {
         relay
     }
 
-    /// This test once more, as a program on one of the machines.
-    fn helper(place: &Place, what: &str) -> Command {
-        let program = std::env::current_exe().expect("this test");
-        let program = program.to_str().expect("a path in UTF-8");
-        let args = ["--exact", "namespaces::helper", "--ignored", "--nocapture"];
-        let mut command = place.command(program, &args);
-        command.env("PUNCHBAG_HELPER", what);
-        command
-    }
-
     fn address(place: &Place) -> String {
         place.status()["tunnel"].as_str().expect("an address").to_owned()
     }
@@ -198,9 +199,9 @@ impl Mesh {
     }
 
     fn stream_of(&self, server: &str, bytes: u64) -> Stream {
-        let from = Self::helper(&self.b, server).stdout(Stdio::null()).spawn().expect("a server");
+        let from = self.b.test(HELPER).env(TASK, server).stdout(Stdio::null()).spawn().expect("a server");
         let what = format!("{} {bytes} {server}", Self::address(&self.b));
-        let mut to = Self::helper(&self.a, &what).stdout(Stdio::piped()).spawn().expect("a client");
+        let mut to = self.a.test(HELPER).env(TASK, &what).stdout(Stdio::piped()).spawn().expect("a client");
         let said = BufReader::new(to.stdout.take().expect("what it says"));
         let got = Arc::new(AtomicU64::new(0));
         let theirs = Arc::clone(&got);
@@ -265,6 +266,9 @@ impl Drop for Stream {
     }
 }
 
+const HELPER: &str = "namespaces::helper";
+/// What the helper is to do stands in this variable.
+const TASK: &str = "PUNCHBAG_HELPER";
 const PORT: u16 = 5001;
 /// Bytes that are sent, and checked, at once.
 const CHUNK: usize = 16 << 10;
@@ -282,7 +286,7 @@ fn chunk(at: u64) -> Vec<u8> {
 #[test]
 #[ignore = "a part of the tests of namespaces, which start it"]
 fn helper() {
-    let what = std::env::var("PUNCHBAG_HELPER").expect("started by a test");
+    let what = std::env::var(TASK).expect("started by a test");
     if what == "serve" || what == "pour" {
         let listener = TcpListener::bind(("0.0.0.0", PORT)).expect("a port");
         let (mut stream, _) = listener.accept().expect("a client");
@@ -323,6 +327,76 @@ fn helper() {
         let mut out = std::io::stdout();
         writeln!(out, "{GOT}{}", at + CHUNK as u64).and_then(|()| out.flush()).expect("told");
     }
+}
+
+/// Says which addresses it is told of, one line each time.
+struct Teller;
+
+impl Program for Teller {
+    fn udp_ports(&self) -> Vec<u16> {
+        Vec::new()
+    }
+
+    fn handle(&mut self, input: Input<'_>, _: Instant) {
+        if let Input::Addresses(addresses) = input {
+            let mut out = std::io::stdout();
+            writeln!(out, "addresses {addresses:?}").and_then(|()| out.flush()).expect("told");
+        }
+    }
+
+    fn handle_timeout(&mut self, _: Instant) {}
+
+    fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        None
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        None
+    }
+}
+
+/// Not a test of its own: a program that is driven on a machine whose addresses change, and that nobody looks up by himself.
+#[test]
+#[ignore = "a part of the tests of namespaces, which start it"]
+fn teller() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let limits = Limits { look: Duration::from_secs(3600), ..Limits::default() };
+    let options = Options { limits, ..Options::default() };
+    let driven = drive(Teller, TokioNet::new(), options, std::future::pending());
+    assert!(runtime.block_on(driven).is_ok());
+}
+
+#[test]
+fn an_address_that_comes_or_goes_is_heard_of_without_looking() {
+    if !able() {
+        return;
+    }
+    let net = Net::new("w", [Lets::Everything; 2]);
+    let mut command = net.place("a", "a").test("namespaces::teller");
+    let mut teller = command.stdout(Stdio::piped()).spawn().expect("it starts");
+    let (sender, told) = mpsc::channel();
+    let lines = BufReader::new(teller.stdout.take().expect("what it says")).lines();
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok).filter(|line| line.starts_with("addresses ")) {
+            let _ = sender.send(line);
+        }
+    });
+    let hears = |has: bool| {
+        let by = Instant::now() + PATIENCE;
+        loop {
+            let line = told.recv_timeout(by.saturating_duration_since(Instant::now())).expect("it is told");
+            if line.contains("192.168.1.77") == has {
+                return;
+            }
+        }
+    };
+    hears(false);
+    for (what, has) in [("add", true), ("del", false)] {
+        sh(&format!("ip -n {} addr {what} 192.168.1.77/24 dev eth0", net.full("a")));
+        hears(has);
+    }
+    let _ = teller.kill();
+    let _ = teller.wait();
 }
 
 #[test]
