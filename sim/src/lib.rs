@@ -4,6 +4,9 @@
 //!
 //! [`scenario::parse`] → [`topology::Topology::new`] → [`world::World::new`], `step`, `run` → a log of [`trace`] events →
 //! [`judge::judge`] → `report`. Scenario and topology are plain data; only the world moves.
+//!
+//! Async code of your own that knows nothing of all this runs behind the same NATs in the second world: see
+//! [`world::turmoil`], and `examples/echo_behind_nats.rs`.
 
 pub mod campaign;
 pub mod host;

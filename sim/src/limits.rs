@@ -257,6 +257,32 @@ pub const LIMITS: &[Limit] = &[
         "the monotonic clock goes on in sleep, as CLOCK_BOOTTIME",
         "A program that counts with CLOCK_MONOTONIC would not see how long it has slept.",
     ),
+    limit(
+        "neither-rates-nor-loss",
+        "the turmoil world",
+        "no rates, jitter, loss, queues or traces of cables, no transfer whose rate is judged or limited: such scenarios are refused \
+         with the line; rates far above what is sent only delay packets, and are noted",
+        "Nothing is measured there: it says where a scenario ends and what its shells do on the way.",
+    ),
+    limit(
+        "turns-of-a-millisecond",
+        "the turmoil world",
+        "machines have their turn once a millisecond, one after the other; expectations of round trips below 10 ms are noted, not judged",
+        "Of what two machines do within a millisecond either may come first, and a time may be a few milliseconds late.",
+    ),
+    limit(
+        "tcp-of-the-simulator",
+        "the turmoil world",
+        "TCP is the simulator's own stack, whose segments cross routers as tunnelled packets; turmoil's own TCP and its delays by chance \
+         are used nowhere",
+        "Another opinion about tasks, timers and sockets, not about TCP.",
+    ),
+    limit(
+        "router-programs-bare",
+        "the turmoil world",
+        "programs on routers (port mapping, a NAT64's resolver) are driven by the NAT beneath them, without a shell",
+        "A gateway's software that crashes by itself is not played.",
+    ),
 ];
 
 /// The page of limits, as Markdown.

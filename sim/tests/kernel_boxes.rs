@@ -14,7 +14,7 @@ use punchbag::world::{BuildError, Options, Seed, World};
 use rand_pcg::Pcg64Mcg;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const KERNEL: Options = Options {
     log: true,
@@ -24,6 +24,7 @@ const KERNEL: Options = Options {
     direct: true,
     peer_reflexive: true,
     kernel_boxes: true,
+    disk: Duration::ZERO,
 };
 
 /// Whether this machine has kernel boxes. A test that is skipped says so past the harness, which shows nothing of tests

@@ -100,7 +100,22 @@ impl Store {
     /// The file cannot be used, is of another version, or is damaged.
     pub fn open(path: &Path) -> Result<(Store, State), StoreError> {
         let at = |error: redb::Error| StoreError::Database { path: path.to_owned(), source: Box::new(error) };
-        let database = Database::create(path).map_err(|error| at(error.into()))?;
+        if !path.exists() {
+            // A file whose making was interrupted is no database yet: it gets its name once it is one.
+            let fresh = path.with_extension("new");
+            let failed = |error: std::io::Error| at(redb::Error::Io(error));
+            if fresh.exists() {
+                std::fs::remove_file(&fresh).map_err(failed)?;
+            }
+            drop(Store::over(&fresh, Database::create(&fresh).map_err(|error| at(error.into()))?)?);
+            std::fs::rename(&fresh, path).map_err(failed)?;
+        }
+        Store::over(path, Database::create(path).map_err(|error| at(error.into()))?)
+    }
+
+    /// What is in a database, whatever it is on.
+    fn over(path: &Path, database: Database) -> Result<(Store, State), StoreError> {
+        let at = |error: redb::Error| StoreError::Database { path: path.to_owned(), source: Box::new(error) };
         let mut store = Store { path: path.to_owned(), database };
         let state = match store.schema()? {
             Some(SCHEMA) => store.read()?,
@@ -228,3 +243,6 @@ impl Store {
 fn json(record: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(record).expect("plain data with text as keys serializes into memory")
 }
+
+#[cfg(test)]
+mod power_cut;

@@ -204,3 +204,13 @@ fn a_file_of_another_version_is_told_from_a_damaged_and_a_foreign_one() {
     let told = Store::open(&path).unwrap_err().to_string();
     assert!(told.contains("text"), "{told}");
 }
+
+#[test]
+fn a_store_whose_making_was_interrupted_is_made_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("coord.redb");
+    std::fs::write(path.with_extension("new"), b"half a file").unwrap();
+    let (_, state) = Store::open(&path).unwrap();
+    assert_eq!(state, State::default());
+    assert!(path.exists() && !path.with_extension("new").exists());
+}

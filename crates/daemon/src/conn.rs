@@ -38,8 +38,8 @@ pub(crate) struct Conn<S> {
 pub(crate) struct Happened {
     /// Bytes arrived.
     pub(crate) read: Option<Bytes>,
-    /// The program may write so much now, which is more than it believes.
-    pub(crate) space: Option<usize>,
+    /// The program may write more than it believes: see [`Conn::credit`].
+    pub(crate) space: bool,
     /// It is over, and the socket of no more use.
     pub(crate) over: bool,
 }
@@ -85,6 +85,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         self.wake();
     }
 
+    /// What the program may still write.
+    pub(crate) fn credit(&self) -> usize {
+        self.credit
+    }
+
     pub(crate) fn is_flushed(&self) -> bool {
         self.queued == 0
     }
@@ -109,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let space = self.limit - self.queued;
         if space > self.credit {
             self.credit = space;
-            happened.space = Some(space);
+            happened.space = true;
         }
         if !self.held {
             match self.poll_read(cx) {
@@ -119,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 Poll::Pending => {}
             }
         }
-        if happened.read.is_none() && happened.space.is_none() && !happened.over {
+        if happened.read.is_none() && !happened.space && !happened.over {
             self.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }

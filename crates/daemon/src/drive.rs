@@ -433,9 +433,9 @@ impl<P: Program, N: Net + 'static> Driver<P, N> {
         if let Some(data) = &happened.read {
             self.input(Input::Stream { conn: id, data });
         }
-        if let Some(space) = happened.space
-            && self.conns.contains_key(&id)
-        {
+        if happened.space && self.conns.contains_key(&id) {
+            // What it wrote upon what it has just read has taken its share.
+            let space = conn.borrow().credit();
             self.input(Input::Writable { conn: id, space });
         }
         if happened.over && self.conns.remove(&id).is_some() {

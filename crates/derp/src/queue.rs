@@ -88,6 +88,12 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
+    /// Bytes that wait.
+    pub(crate) fn queued(&self) -> usize {
+        let small = self.control.iter().chain(self.presence.values()).map(Bytes::len).sum::<usize>();
+        self.current.len() + small + self.disco.bytes + self.data.bytes
+    }
+
     /// Queues raw bytes (HTTP) or a whole control frame; refused when too many wait.
     pub(crate) fn push_control(&mut self, bytes: Bytes) -> bool {
         let fits = self.control.len() < CONTROL_LEN;

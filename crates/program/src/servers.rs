@@ -361,6 +361,10 @@ pub struct CoordinatorProgram {
     ports: Vec<u16>,
     /// What it must not forget, if that is kept in memory.
     kept: Option<coord::state::State>,
+    /// How long that takes.
+    disk: Duration,
+    /// What is being written, and when that is done.
+    writing: Option<(coord::state::Write, Instant)>,
     /// What those who are connected are called.
     members: BTreeMap<coord::server::ConnId, String>,
 }
@@ -374,7 +378,14 @@ impl CoordinatorProgram {
         kept: Option<coord::state::State>,
     ) -> CoordinatorProgram {
         let (ports, members) = (COORDINATOR_PORTS.to_vec(), BTreeMap::new());
-        CoordinatorProgram { name, server, ports, kept, members }
+        CoordinatorProgram { name, server, ports, kept, disk: Duration::ZERO, writing: None, members }
+    }
+
+    /// What is kept in memory takes so long to be there, as on a disk. What is not there when the program is taken away is
+    /// lost.
+    #[must_use]
+    pub fn with_disk(self, disk: Duration) -> CoordinatorProgram {
+        CoordinatorProgram { disk, ..self }
     }
 
     /// What it had stored by the end, if that was kept in memory.
@@ -400,11 +411,14 @@ impl CoordinatorProgram {
     }
 
     fn store(&mut self, now: Instant) {
-        if let Some(kept) = &mut self.kept {
-            while let Some(write) = self.server.poll_store() {
-                kept.apply(&write);
-                self.server.stored(write.id, now);
+        let Some(kept) = &mut self.kept else { return };
+        loop {
+            if self.writing.is_none() {
+                self.writing = self.server.poll_store().map(|write| (write, now + self.disk));
             }
+            let Some((write, _)) = self.writing.take_if(|(_, done)| *done <= now) else { return };
+            kept.apply(&write);
+            self.server.stored(write.id, now);
         }
     }
 
@@ -482,7 +496,8 @@ impl Program for CoordinatorProgram {
     }
 
     fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.server.poll_timeout()
+        let disk = self.writing.as_ref().map(|(_, done)| (*done, "disk"));
+        self.server.poll_timeout().into_iter().chain(disk).min()
     }
 
     fn poll_output(&mut self) -> Option<Output> {

@@ -26,6 +26,7 @@ pub(crate) const QUIET: Options = Options {
     direct: true,
     peer_reflexive: true,
     kernel_boxes: false,
+    disk: Duration::ZERO,
 };
 
 /// The cables of a world.

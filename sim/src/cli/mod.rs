@@ -13,6 +13,8 @@ mod worlds;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
 
 /// Play networks that break connections, and see what traversal and relay code makes of them.
@@ -144,5 +146,39 @@ fn progress(total: usize, what: &'static str) -> indicatif::ProgressBar {
     match style {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
+    }
+}
+
+/// A line of progress for those who read a log in place of a terminal, at most so often.
+const LINE_EVERY: Duration = Duration::from_secs(15);
+
+/// Progress of long work: a bar on a terminal, a line now and then elsewhere.
+struct Progress {
+    bar: indicatif::ProgressBar,
+    what: &'static str,
+    lines: AtomicU64,
+}
+
+impl Progress {
+    fn new(total: usize, what: &'static str) -> Progress {
+        Progress { bar: progress(total, what), what, lines: AtomicU64::new(0) }
+    }
+
+    /// One more is done.
+    fn done(&self, name: &str) {
+        self.bar.set_message(name.to_owned());
+        self.bar.inc(1);
+        let elapsed = self.bar.elapsed();
+        let line = elapsed.as_secs() / LINE_EVERY.as_secs();
+        if !std::io::stderr().is_terminal() && self.lines.fetch_max(line, Ordering::Relaxed) < line {
+            let (done, total) = (self.bar.position(), self.bar.length().unwrap_or_default());
+            print::note(&format!("{} of {total} {} after {} s", done, self.what, elapsed.as_secs()));
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }

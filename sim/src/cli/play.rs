@@ -1,6 +1,6 @@
 //! `punchbag run`.
 
-use super::{FAILED, Failure, PASSED, VIOLATED, default_jobs, print, progress, table};
+use super::{FAILED, Failure, PASSED, Progress, VIOLATED, default_jobs, print, table};
 use ::report::Summary;
 use clap::ValueEnum;
 use punchbag::campaign::{self, Found, Run, Which};
@@ -102,7 +102,7 @@ pub(super) fn main(args: &Args) -> Result<u8, Failure> {
         enter_namespace()?;
     }
     let options = Options { capture: args.pcap, kernel_boxes, ..Options::default() };
-    let bar = progress(scenarios.len(), "playing");
+    let progress = Progress::new(scenarios.len(), "scenarios played");
     // A run is written by the thread that played it and then let go: logs of many runs are not held in memory at once.
     let played = campaign::in_parallel(
         &scenarios,
@@ -113,7 +113,6 @@ pub(super) fn main(args: &Args) -> Result<u8, Failure> {
             let mut run = campaign::run_in(world, scenario, seed, options, &command(found, args.seed, world))
                 .map_err(failure)?;
             if !args.no_compare && world == Which::Sim {
-                bar.set_message(format!("{} with direct paths cut", scenario.name));
                 campaign::compare(scenario, seed, &mut run).map_err(failure)?;
             }
             let folder = args.out.join(&scenario.name);
@@ -121,12 +120,9 @@ pub(super) fn main(args: &Args) -> Result<u8, Failure> {
             write_run(&folder, run).map_err(|error| format!("{}: {error}", folder.display()))?;
             Ok::<_, String>(row)
         },
-        |(_, scenario), _| {
-            bar.set_message(scenario.name.clone());
-            bar.inc(1);
-        },
+        |(_, scenario), _| progress.done(&scenario.name),
     );
-    bar.finish_and_clear();
+    drop(progress);
     let rows = played.into_iter().collect::<Result<Vec<_>, String>>()?;
     let mut summary = Summary::new(env!("CARGO_PKG_VERSION"), args.seed);
     summary.scenarios = rows.iter().map(|row| row.summary.clone()).collect();

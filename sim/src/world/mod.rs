@@ -58,6 +58,9 @@ pub struct Options {
     /// Let the kernel of this machine translate in place of the models. Such a run is not deterministic where the kernel
     /// draws ports.
     pub kernel_boxes: bool,
+    /// How long the coordination server's disk takes for what it must not forget. What is not there when the server loses its
+    /// power is lost.
+    pub disk: Duration,
 }
 
 impl Default for Options {
@@ -70,6 +73,7 @@ impl Default for Options {
             direct: true,
             peer_reflexive: true,
             kernel_boxes: false,
+            disk: Duration::ZERO,
         }
     }
 }

@@ -529,7 +529,8 @@ impl World {
                 });
                 let server =
                     coord::server::Server::load(config, state.clone(), rng("coordinator", name), now);
-                let program = CoordinatorProgram::new(name.clone(), server, Some(state));
+                let program =
+                    CoordinatorProgram::new(name.clone(), server, Some(state)).with_disk(self.options.disk);
                 secured(program, certificate.as_ref(), rng("coordinator TLS", name), epoch, now)
             }
         }

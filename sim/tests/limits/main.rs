@@ -8,6 +8,7 @@ mod boxes;
 mod ends;
 mod links;
 mod network;
+mod second_world;
 
 use bytes::Bytes;
 use common::scenario;
@@ -44,7 +45,7 @@ pub(crate) use limits;
 fn every_limit_has_its_test_and_every_test_its_limit() {
     let limits: BTreeSet<String> = LIMITS.iter().map(|limit| limit.id.replace('-', "_")).collect();
     assert_eq!(limits.len(), LIMITS.len(), "two limits have one name");
-    let tests = [network::NAMES, boxes::NAMES, links::NAMES, ends::NAMES].concat();
+    let tests = [network::NAMES, boxes::NAMES, links::NAMES, ends::NAMES, second_world::NAMES].concat();
     assert_eq!(tests.len(), limits.len());
 
     assert_eq!(tests.into_iter().map(str::to_owned).collect::<BTreeSet<_>>(), limits);

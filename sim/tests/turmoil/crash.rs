@@ -10,7 +10,7 @@
 
 use crate::common::{jobs, scenario};
 use crate::errors;
-use program::CoordinatorProgram;
+use program::{CoordinatorProgram, RelayProgram};
 use punchbag::campaign;
 use punchbag::scenario::{Action, Place};
 use punchbag::topology::Topology;
@@ -18,18 +18,23 @@ use punchbag::world::turmoil::{Bench, Fault};
 use punchbag::world::{Options, Seed};
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::Duration;
 use trace::Event;
 
-/// Coarse, as the outcome does not hang on a few milliseconds: five times as fast as scenarios are played.
-const TICK: Duration = Duration::from_millis(5);
+/// Coarse, as the outcome does not hang on a few milliseconds: nearly ten times as fast as scenarios are played.
+const TICK: Duration = Duration::from_millis(10);
 /// Everybody is known to everybody, and has left the relay.
 const WARM: Duration = Duration::from_secs(6);
 /// From the last fault until every flow runs again. What takes longest is a connection whose other end has vanished without a
 /// word: whoever sends on it believes in it until retransmissions end or the other side stays silent.
 const BOUND: Duration = Duration::from_secs(40);
+/// What the coordination server's disk takes for a write: a crash may come in the middle of it.
+const DISK: Duration = Duration::from_millis(25);
+/// The most that a relay may have waiting for one client, and the coordination server for one machine: what a burst makes
+/// while a path is dead. The limits of both are far above it.
+const MOST_QUEUED: [usize; 2] = [64 * 1024, 128 * 1024];
 /// Then every flow has to have an answer within this time.
 const ALIVE: Duration = Duration::from_secs(4);
 
@@ -196,16 +201,17 @@ fn check(name: &str, town: &Town, plan: MakePlan, seed: u64) -> Result<(), Strin
     let scenario = scenario(&town.text());
     let topology = Topology::new(&scenario).map_err(|error| error.to_string())?;
     let timers = std::env::var_os("PUNCHBAG_LOGS").is_some();
-    let options = Options { timers, ..Options::default() };
+    let options = Options { timers, disk: DISK, ..Options::default() };
     let failed = |error: &dyn std::error::Error| error.to_string();
     let mut bench =
         Bench::new(&scenario, &topology, Seed(seed), options, TICK).map_err(|error| failed(&error))?;
     let mut plan = plan(town, &mut Chance(Seed(seed).pcg("faults")));
     plan.sort_by_key(|(at, _)| *at);
     let over = over(&plan);
-    let mut known = BTreeMap::new();
+    let renewed = renewed(&plan);
+    let (mut known, mut queued) = (BTreeMap::new(), [0; 2]);
     for (at, act) in plan {
-        bench.run_until(at).map_err(|error| failed(&error))?;
+        run_until(&mut bench, at, &mut queued)?;
         if at < WARM {
             known = BTreeMap::new();
         } else if known.is_empty() {
@@ -218,13 +224,13 @@ fn check(name: &str, town: &Town, plan: MakePlan, seed: u64) -> Result<(), Strin
         .map_err(|error| failed(&error))?;
     }
     let end = over + BOUND + ALIVE;
-    bench.run_until(end).map_err(|error| failed(&error))?;
+    run_until(&mut bench, end, &mut queued)?;
     let mut wrong = Vec::new();
 
     // Everybody talks.
     let since = u64::try_from((over + BOUND).as_nanos()).unwrap_or(u64::MAX);
     let answered = bench.events(|events| {
-        let mut answered = std::collections::BTreeSet::new();
+        let mut answered = BTreeSet::new();
         for record in events.iter().filter(|record| record.t >= since) {
             if let Event::Echo { flow, .. } = &record.event {
                 answered.insert(flow.to_string());
@@ -236,6 +242,26 @@ fn check(name: &str, town: &Town, plan: MakePlan, seed: u64) -> Result<(), Strin
         let name = format!("ping {} {}", flow.from, flow.to);
         if !answered.contains(&name) {
             wrong.push(format!("{name}: no answer after {:?}", over + BOUND));
+        }
+    }
+    // What a machine was told of itself was on the disk before: it is told the same for as long as it has its keys.
+    let mut told: BTreeMap<(String, usize), BTreeSet<String>> = BTreeMap::new();
+    bench.events(|events| {
+        for record in events {
+            if let Event::Registered { host, tunnel, .. } = &record.event {
+                let at = Duration::from_nanos(record.t);
+                let lives = renewed.iter().filter(|(name, since)| **name == **host && *since <= at).count();
+                told.entry((host.to_string(), lives)).or_default().insert(tunnel.to_string());
+            }
+        }
+    });
+    for ((host, _), addresses) in told.iter().filter(|(_, addresses)| addresses.len() > 1) {
+        wrong.push(format!("{host} was told several addresses: {addresses:?}"));
+    }
+    // No queue of a server has grown.
+    for ((server, queued), most) in ["relay", "coordinator"].iter().zip(queued).zip(MOST_QUEUED) {
+        if queued > most {
+            wrong.push(format!("{server} had {queued} bytes waiting for one client"));
         }
     }
     // Nothing was found to be wrong, and nobody wrote what there was no room for.
@@ -255,6 +281,9 @@ fn check(name: &str, town: &Town, plan: MakePlan, seed: u64) -> Result<(), Strin
         let shells = bench.shells(&node);
         if shells != 1 {
             wrong.push(format!("{node} has {shells} shells"));
+        }
+        if bench.tasks(&node) != 1 {
+            wrong.push(format!("the runtime of {node} has {} tasks beside its own", bench.tasks(&node)));
         }
         let queued = bench.most_queued(&node);
         // A fraction of what they may hold; the bytes are at most what a burst of map updates or relayed packets makes.
@@ -284,6 +313,35 @@ fn check(name: &str, town: &Town, plan: MakePlan, seed: u64) -> Result<(), Strin
         }
     }
     Err(format!("seed {seed}: {}", wrong.join("; ")))
+}
+
+/// Who is to have lost their keys, and since when.
+fn renewed(plan: &Plan) -> Vec<(String, Duration)> {
+    let lost = |(at, act): &(Duration, Do)| match act {
+        Do::Act(action) => match &**action {
+            Action::RestartHost { host, keeps: false, .. } => Some((host.clone(), *at)),
+            _ => None,
+        },
+        Do::Fault(_) => None,
+    };
+    plan.iter().filter_map(lost).collect()
+}
+
+/// Goes on, and looks now and then at what waits inside of the relay and of the coordination server.
+fn run_until(bench: &mut Bench, until: Duration, queued: &mut [usize; 2]) -> Result<(), String> {
+    loop {
+        let next = (bench.elapsed() + 10 * TICK).min(until);
+        bench.run_until(next).map_err(|error| error.to_string())?;
+        let relay = bench.look("relay", |program: &RelayProgram| program.server().most_queued());
+        let coordinator = |program: &CoordinatorProgram| program.server().most_queued();
+        let coordinator = bench.look(punchbag::topology::COORDINATOR, coordinator);
+        for (most, now) in queued.iter_mut().zip([relay, coordinator]) {
+            *most = (*most).max(now.unwrap_or(0));
+        }
+        if next == until {
+            return Ok(());
+        }
+    }
 }
 
 /// Who is known to the coordination server: node keys and addresses.

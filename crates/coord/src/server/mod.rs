@@ -262,6 +262,11 @@ impl Server {
         );
     }
 
+    /// Bytes that wait for the stream for which most do.
+    pub fn most_queued(&self) -> usize {
+        self.conns.values().map(|conn| conn.channel.backlog()).max().unwrap_or(0)
+    }
+
     /// Takes bytes from a stream. Bad input closes that stream. Unknown streams are ignored.
     pub fn handle_stream(&mut self, conn: ConnId, bytes: &[u8], now: Instant) {
         if let Some(stream) = self.conns.get_mut(&conn) {

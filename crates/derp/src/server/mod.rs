@@ -144,6 +144,11 @@ impl Server {
         self.conns.len()
     }
 
+    /// Bytes that wait for the connection for which most do.
+    pub fn most_queued(&self) -> usize {
+        self.conns.values().map(|conn| conn.out.queued()).max().unwrap_or(0)
+    }
+
     /// Whether a client with this key is connected.
     pub fn is_connected(&self, key: &PublicKey) -> bool {
         self.clients.active(key).is_some()

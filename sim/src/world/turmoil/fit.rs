@@ -50,18 +50,18 @@ impl std::fmt::Display for Problem {
 /// The presets that cables have where a scenario does not say. Their rates are far above what a tunnel in this world sends.
 const DEFAULTS: [&str; 2] = ["lan", "fibre"];
 
-/// The least rate that may be left out where nothing is transferred: a packet of 1,500 bytes then takes two ticks, as little as
+/// The least rate that does no harm where nothing is transferred: a packet of 1,500 bytes then takes two ticks, as little as
 /// the ticks themselves make uncertain, and a call fills a sixtieth of it.
 const FAST_BPS: u64 = 6_000_000;
 
 const OTHER_LINK: &str = "leave it out, or play it with --world sim";
 const OTHER_WORLD: &str = "play it with --world sim";
 
-/// The topology as the turmoil world has it, and what it leaves out without harm.
+/// Whether the turmoil world can play a scenario, and what is to be noted of that.
 ///
 /// # Errors
 /// If the scenario asks for rates, or packets lost, doubled or delayed one by one.
-pub fn fits(scenario: &Scenario, topology: &Topology) -> Result<(Topology, Vec<String>), Misfit> {
+pub fn fits(scenario: &Scenario, topology: &Topology) -> Result<Vec<String>, Misfit> {
     let mut problems = Vec::new();
     let transfers = scenario.traffic.iter().any(|flow| flow.kind == FlowKind::Bulk);
     for (i, expect) in scenario.expect.iter().enumerate() {
@@ -93,34 +93,28 @@ pub fn fits(scenario: &Scenario, topology: &Topology) -> Result<(Topology, Vec<S
             }
         }
     }
-    let mut topology = topology.clone();
-    let (mut usual, mut fast) = (0, 0);
-    for node in &mut topology.nodes {
-        for (config, way) in [(&mut node.up, "up"), (&mut node.down, "down")] {
+    let mut rates = 0;
+    for node in &topology.nodes {
+        for (config, way) in [(&node.up, "up"), (&node.down, "down")] {
             for what in asks(config, transfers) {
                 let what = format!("link of {}, {way}: {what}", node.name);
                 problems.push(Problem { what, help: OTHER_LINK, keys: link_of(&node.name) });
             }
-            if let Some(rate_bps) = config.rate_bps.take() {
-                config.queue_bytes = None;
-                *if is_usual(rate_bps) { &mut usual } else { &mut fast } += 1;
-            }
+            rates += usize::from(config.rate_bps.is_some());
         }
     }
     problems.dedup();
     if !problems.is_empty() {
         return Err(Misfit { scenario: scenario.name.clone(), problems });
     }
-    let mut notes = vec!["packets arrive at whole milliseconds".to_owned()];
-    if usual > 0 {
-        let presets = DEFAULTS.join(" and ");
-        notes.push(format!("the rates of {usual} cables of the presets {presets} are left out"));
-    }
-    if fast > 0 {
-        notes.push(format!("the rates of {fast} cables are left out: far above what is sent here"));
+    let mut notes = vec!["machines have their turn once a millisecond".to_owned()];
+    if rates > 0 {
+        notes.push(format!(
+            "the rates of {rates} cables only delay packets: they are far above what is sent here"
+        ));
     }
     notes.extend(judged(scenario).1);
-    Ok((topology, notes))
+    Ok(notes)
 }
 
 /// Where the cable of a node may be described: at the node, or at one of its interfaces; where several machines are told of
@@ -150,7 +144,7 @@ fn change_of(scenario: &Scenario, nth: usize) -> Vec<Vec<Key>> {
     nth.chain(any).map(|i| vec!["at".into(), Key::Nth(i), "link".into()]).collect()
 }
 
-/// Expectations of round trips that are finer than this are left to the simulator: each of eight hops rounds to a tick.
+/// Expectations of round trips that are finer than this are left to the simulator: each of eight hops takes a turn.
 const FINEST: Duration = Duration::from_millis(10);
 
 /// The scenario with the expectations that this world can be judged by, and in words those that are left out.

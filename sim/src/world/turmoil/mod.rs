@@ -7,14 +7,73 @@
 //! middle of something. And it is a second opinion: another scheduler, other timers and another network come to the same
 //! paths.
 //!
+//! # How a scenario maps to it
+//! | scenario | here |
+//! |---|---|
+//! | host, relay, STUN server, proxy, coordination server | a host of turmoil with a shell for each program, on [`SimNet`] |
+//! | router | a host of turmoil that runs the simulator's NAT and firewall over tunnelled packets; its own programs (port mapping, a NAT64's resolver) have no shell, as they need the NAT beneath them |
+//! | the internet between two regions | a link of turmoil with that delay; cables add theirs at the machines at both ends |
+//! | TCP between machines | the simulator's stack, whose segments cross routers as any packet does |
+//! | [`Crash`](crate::scenario::Action::Crash) and its end | turmoil's crash and bounce: every task of the machine is dropped where it stands |
+//! | [`Cut`](crate::scenario::Action::Cut) | turmoil's partition, which also takes what is under way, and repair |
+//! | restart, kill, drain | the shell is dropped, or asked to end, and a new one starts; the machine stays |
+//! | reboot, re-address, flush, another NAT or firewall | happens to the models on the router's host |
+//! | move, sleep, interfaces, clocks, links | happens to the machine, as in the simulator |
+//! | what an administrator does, rotation of keys | goes to the program through its shell ([`daemon::Handle`]) |
+//! | nothing | turmoil's hold and release, and any of the above at any time: [`Bench::fault`], [`Bench::now`] |
+//!
 //! # What is otherwise than in the simulator
-//! - Time goes in ticks of a millisecond by default: packets arrive at whole milliseconds, deadlines come up to one later.
-//! - The delay between two regions is turmoil's; those of the cables at both ends are added by the machines there.
-//! - A [cut](crate::scenario::Action::Cut) is a partition of turmoil, which also takes the packets that are under way; a
-//!   [crash](crate::scenario::Action::Crash) is a crash of turmoil, the end of it a bounce. The rest of the timeline happens to the
-//!   machines themselves.
+//! - Machines have their turn once a [tick](TICK), one after the other in a fixed order; `tokio::time` counts in milliseconds.
+//!   What comes due within a tick happens in its order and at its own time, so that roundings do not add up; between machines
+//!   the order within a tick is that of their turns.
 //! - What it cannot tell apart is refused: see [`fits`].
-//! - Programs on routers (port mapping, a NAT64's resolver) are driven without a shell, as they need the NAT beneath them.
+//!
+//! # Code of your own
+//! [`Bench::bare`] is the network of a scenario with nothing on it, [`Bench::run_on`] puts async code there, and [`SimNet`] gives it
+//! sockets with the methods of tokio's. `examples/echo_behind_nats.rs` runs a plain UDP echo with STUN behind two NATs:
+//!
+//! ```
+//! use punchbag::scenario;
+//! use punchbag::topology::Topology;
+//! use punchbag::world::turmoil::{Bench, TICK};
+//! use punchbag::world::{Options, Seed};
+//! use std::cell::Cell;
+//! use std::rc::Rc;
+//! use std::time::Duration;
+//!
+//! let text = r#"
+//! title = "A client behind a NAT"
+//! router.home = { region = "eu-west", nat = "port-restricted-cone" }
+//! host.client = { behind = "home" }
+//! host.server = { region = "us-east" }
+//! "#;
+//! let scenario = scenario::parse("echo", "echo.toml", text)?;
+//! let topology = Topology::new(&scenario)?;
+//! let server = topology.find("server").map(|node| (topology.node(node).address, 7)).ok_or("no server")?;
+//!
+//! let mut bench = Bench::bare(&scenario, &topology, Seed(1), Options::default(), TICK)?;
+//! bench.run_on("server", |net| async move {
+//!     let socket = net.bind(7).expect("a free port"); // tokio: UdpSocket::bind("0.0.0.0:7").await
+//!     let mut buffer = [0; 512];
+//!     while let Ok((len, peer)) = socket.recv_from(&mut buffer).await {
+//!         let _ = socket.send_to(&buffer[..len], peer).await;
+//!     }
+//! })?;
+//! let heard = Rc::new(Cell::new(0));
+//! let told = Rc::clone(&heard);
+//! bench.run_on("client", move |net| {
+//!     let told = Rc::clone(&told);
+//!     async move {
+//!         let socket = net.bind(0).expect("a free port");
+//!         socket.send_to(b"hello", server.into()).await.expect("sent");
+//!         let (len, _) = socket.recv_from(&mut [0; 512]).await.expect("the host lives");
+//!         told.set(len);
+//!     }
+//! })?;
+//! bench.run_until(Duration::from_secs(1))?;
+//! assert_eq!(heard.get(), b"hello".len());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod carried;
 mod direct;
@@ -136,8 +195,8 @@ impl Bench {
         options: Options,
         tick: Duration,
     ) -> Result<Bench, Error> {
-        let (topology, notes) = fits(scenario, topology)?;
-        let world = World::new(scenario, &topology, seed, Options { kernel_boxes: false, ..options })?;
+        let notes = fits(scenario, topology)?;
+        let world = World::new(scenario, topology, seed, Options { kernel_boxes: false, ..options })?;
         Ok(Bench::over(world, seed, tick, notes))
     }
 
@@ -152,8 +211,8 @@ impl Bench {
         options: Options,
         tick: Duration,
     ) -> Result<Bench, Error> {
-        let (topology, notes) = fits(scenario, topology)?;
-        let world = World::bare(scenario, &topology, seed, Options { kernel_boxes: false, ..options })?;
+        let notes = fits(scenario, topology)?;
+        let world = World::bare(scenario, topology, seed, Options { kernel_boxes: false, ..options })?;
         Ok(Bench::over(world, seed, tick, notes))
     }
 
@@ -181,8 +240,9 @@ impl Bench {
         let log_timers = world.options.timers && world.options.log;
         world.carrier = Some(Box::new(Shells { stations: stations.clone(), log_timers }));
         let delays_ns = delays(&world);
-        let town =
-            Rc::new(Town { world: RefCell::new(world), stations, delays_ns, agenda: RefCell::default() });
+        let tick_ns = nanos(tick);
+        let (world, agenda) = (RefCell::new(world), RefCell::default());
+        let town = Rc::new(Town { world, stations, delays_ns, agenda, tick_ns });
         for (node, station) in (0..).zip(&town.stations) {
             station.settle_in(&town);
             if town.world.borrow().machine(node) != node {
@@ -279,14 +339,14 @@ impl Bench {
         let now_ns = nanos(self.sim.elapsed());
         loop {
             let due = self.town.agenda.borrow().next_at().is_some_and(|at_ns| at_ns <= now_ns);
-            let Some((_, entry)) = due.then(|| self.town.agenda.borrow_mut().pop()).flatten() else {
+            let Some((at_ns, entry)) = due.then(|| self.town.agenda.borrow_mut().pop()).flatten() else {
                 return Ok(());
             };
             match entry {
                 Entry::Script(index, occasion) => {
                     let action = self.town.world.borrow().timeline[index as usize].action.clone();
                     let node = self.actor(&action);
-                    self.in_world(node, |world| world.act(index as usize, occasion));
+                    self.in_world(at_ns, node, |world| world.act(index as usize, occasion));
                     match action {
                         Action::Crash { .. } => self.turn_off(node),
                         Action::Cut { .. } => self.set_cuts(),
@@ -294,15 +354,15 @@ impl Bench {
                     }
                 }
                 Entry::Healed => {
-                    self.in_world(None, World::heal);
+                    self.in_world(at_ns, None, World::heal);
                     self.set_cuts();
                 }
                 Entry::Start { node, slot } => {
                     let machine = self.town.world.borrow().machine(node);
-                    self.in_world(Some(machine), |world| world.start(node, slot));
+                    self.in_world(at_ns, Some(machine), |world| world.start(node, slot));
                 }
                 Entry::Relief(node) => {
-                    self.in_world(Some(node), |world| world.relieve(node));
+                    self.in_world(at_ns, Some(node), |world| world.relieve(node));
                     if !self.town.world.borrow().sites[node as usize].has_no_power() {
                         self.turn_on(node);
                     }
@@ -318,10 +378,14 @@ impl Bench {
         }
     }
 
-    fn in_world(&self, node: Option<u32>, f: impl FnOnce(&mut World)) {
-        let now_ns = nanos(self.sim.elapsed());
+    fn in_world(&self, at_ns: u64, node: Option<u32>, f: impl FnOnce(&mut World)) {
+        let turn_ns = nanos(self.sim.elapsed());
         let mut world = self.town.world.borrow_mut();
-        world.clock.set(now_ns);
+        let tick_ns = self.town.tick_ns;
+        world.clock.set(match node {
+            Some(node) => self.town.stations[node as usize].set_clock(turn_ns, at_ns, tick_ns),
+            None => at_ns.max(turn_ns.saturating_sub(tick_ns)),
+        });
         f(&mut world);
         self.town.route(&mut world, node);
     }
@@ -447,6 +511,11 @@ impl Bench {
     /// Shells that exist on a host or server, running or not yet cleared away.
     pub fn shells(&self, node: &str) -> usize {
         self.node(node).map_or(0, |node| self.town.stations[node as usize].alive.get())
+    }
+
+    /// Futures that the runtime of a host or server has to run: one for each shell, and whatever a shell has left behind.
+    pub fn tasks(&self, node: &str) -> usize {
+        self.node(node).map_or(0, |node| self.town.stations[node as usize].tasks.get())
     }
 
     /// The most that was ever queued for a program on a host or server: datagrams of one socket, connections that wait to be

@@ -275,13 +275,13 @@ impl daemon::Net for SimNet {
         let station = Rc::clone(&self.station);
         async move {
             loop {
-                let wait = at.saturating_duration_since(station.now());
+                let wait = station.turn_of(at);
                 if wait > Duration::ZERO {
                     tokio::time::sleep(wait).await;
                 }
                 // The deadlines of a machine that sleeps wait until it wakes.
                 match station.asleep_for() {
-                    None if at <= station.now() => return,
+                    None if station.turn_of(at).is_zero() => return station.reached(at),
                     None => {}
                     Some(rest) => tokio::time::sleep(rest).await,
                 }

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle as Runtime;
 use tokio::sync::Notify;
 use trace::{Event, Name};
 
@@ -35,6 +36,8 @@ pub(super) struct Town {
     pub(super) delays_ns: Vec<u64>,
     /// What is not for a machine to do: the timeline, and power.
     pub(super) agenda: RefCell<Agenda<Entry>>,
+    /// How long one turn of a machine is.
+    pub(super) tick_ns: u64,
 }
 
 /// A machine.
@@ -43,7 +46,9 @@ pub(super) struct Station {
     node: u32,
     pub(super) name: Name,
     epoch: Epoch,
-    agenda: RefCell<Agenda<Entry>>,
+    agenda: RefCell<Agenda<Due>>,
+    /// What its clock said last, in nanoseconds: see [`Station::now`].
+    last_ns: Cell<u64>,
     /// Its agenda has something new, or there is another shell.
     changed: Notify,
     /// Its way to the other machines, while it runs.
@@ -59,6 +64,16 @@ pub(super) struct Station {
     most: Cell<[usize; 3]>,
     /// Shells that have begun and not ended.
     pub(super) alive: Cell<usize>,
+    /// Futures that its runtime has to run beside that of the machine itself.
+    pub(super) tasks: Cell<usize>,
+}
+
+/// What is on the agenda of a machine.
+enum Due {
+    /// Something to handle.
+    Handle(Entry),
+    /// A packet to send to another machine, where it is due at that time.
+    Send(u64, u32, Step),
 }
 
 /// Code of a user's own, given the network of its machine.
@@ -93,7 +108,6 @@ impl Town {
     /// leave from there.
     pub(super) fn route(&self, world: &mut World, from: Option<u32>) {
         while let Some((at_ns, entry)) = world.agenda.pop() {
-            let now_ns = world.clock.now_ns();
             let Some(owner) = world.owner(&entry) else {
                 self.agenda.borrow_mut().push(at_ns, entry);
                 continue;
@@ -101,25 +115,22 @@ impl Town {
             match (entry, from) {
                 (Entry::Packet(step), Some(from)) if from != owner => {
                     let on_the_way = self.delays_ns[from as usize * self.stations.len() + owner as usize];
-                    let leaves_ns = rounded(at_ns.saturating_sub(on_the_way));
+                    let leaves_ns = at_ns.saturating_sub(on_the_way);
                     let station = &self.stations[from as usize];
-                    if leaves_ns <= now_ns && station.is_here() {
-                        self.transmit(station, owner, &step);
+                    if station.turn_ns().is_some_and(|turn_ns| rounded(leaves_ns) <= turn_ns) {
+                        self.transmit(station, owner, at_ns, &step);
                     } else {
-                        station.push(leaves_ns, Entry::Packet(step));
+                        station.note(leaves_ns, Due::Send(at_ns, owner, step));
                     }
-                }
-                (Entry::Packet(step), _) => {
-                    self.stations[owner as usize].push(rounded(at_ns), Entry::Packet(step));
                 }
                 (entry, _) => self.stations[owner as usize].push(at_ns, entry),
             }
         }
     }
 
-    fn transmit(&self, from: &Station, to: u32, step: &Step) {
+    fn transmit(&self, from: &Station, to: u32, at_ns: u64, step: &Step) {
         let wire = from.wire.borrow();
-        if let (Some(wire), Some(bytes)) = (wire.as_ref(), tunnel::encode(step)) {
+        if let (Some(wire), Some(bytes)) = (wire.as_ref(), tunnel::encode(at_ns, step)) {
             let address = self.stations[to as usize].address.get();
             if let Err(error) = wire.try_send_to(&bytes, (address, PORT)) {
                 tracing::error!(from = %from.name, %error, "turmoil does not take a packet");
@@ -128,8 +139,8 @@ impl Town {
     }
 }
 
-/// Packets come at whole milliseconds, tokio's unit, whichever is nearer.
-fn rounded(at_ns: u64) -> u64 {
+/// Everything happens at whole milliseconds, tokio's unit, whichever is nearer.
+pub(super) fn rounded(at_ns: u64) -> u64 {
     const MS: u64 = 1_000_000;
     (at_ns + MS / 2) / MS * MS
 }
@@ -142,6 +153,7 @@ impl Station {
             name,
             epoch,
             agenda: RefCell::new(Agenda::default()),
+            last_ns: Cell::new(0),
             changed: Notify::new(),
             wire: RefCell::new(None),
             address: Cell::new(Ipv4Addr::UNSPECIFIED.into()),
@@ -150,6 +162,7 @@ impl Station {
             carried: RefCell::new(BTreeMap::new()),
             most: Cell::new([0; 3]),
             alive: Cell::new(0),
+            tasks: Cell::new(0),
         })
     }
 
@@ -159,24 +172,53 @@ impl Station {
 
     /// Puts something on its agenda, from wherever.
     pub(super) fn push(&self, at_ns: u64, entry: Entry) {
-        self.agenda.borrow_mut().push(at_ns, entry);
-        self.changed.notify_one();
+        self.note(at_ns, Due::Handle(entry));
     }
 
-    /// Whether it is this machine that runs now.
-    fn is_here(&self) -> bool {
-        self.wire.borrow().is_some() && ::turmoil::sim_elapsed().is_some()
+    fn note(&self, at_ns: u64, due: Due) {
+        self.agenda.borrow_mut().push(at_ns, due);
+        self.changed.notify_one();
     }
 
     // ---- its clock -------------------------------------------------------------------------------
 
-    fn now_ns(&self) -> Option<u64> {
+    /// What turmoil's clock says while it is this machine that runs.
+    fn turn_ns(&self) -> Option<u64> {
+        self.wire.borrow().as_ref()?;
         ::turmoil::sim_elapsed().map(nanos)
     }
 
-    /// The time, for what runs on it.
+    /// Its clock, which never goes back.
+    fn now_ns(&self) -> Option<u64> {
+        let (turn_ns, last_ns) = (::turmoil::sim_elapsed().map(nanos)?, self.last_ns.get());
+        // What came due before this turn and was rounded to it happens now, and so does what a shell makes of it.
+        Some(if rounded(last_ns) >= turn_ns { last_ns } else { turn_ns })
+    }
+
+    /// The time, for what runs on it: turmoil's, but for what turmoil cannot tell apart. Whatever comes due within a turn of it
+    /// happens at the very time that it is due, so that the errors of many turns do not add up.
     pub(super) fn now(&self) -> Instant {
-        self.epoch.after(::turmoil::sim_elapsed().unwrap_or_default())
+        self.epoch.after(Duration::from_nanos(self.now_ns().unwrap_or_default()))
+    }
+
+    /// Its clock is set for what is due at a time and happens now.
+    pub(super) fn set_clock(&self, turn_ns: u64, at_ns: u64, tick_ns: u64) -> u64 {
+        // What was held up for longer happens when it happens.
+        let now_ns = at_ns.max(turn_ns.saturating_sub(tick_ns)).max(self.last_ns.get());
+        self.last_ns.set(now_ns);
+        now_ns
+    }
+
+    /// How long turmoil is to wait for a time, and that it has come.
+    pub(super) fn turn_of(&self, at: Instant) -> Duration {
+        let at_ns = rounded(self.epoch.ns(at));
+        Duration::from_nanos(at_ns.saturating_sub(::turmoil::sim_elapsed().map(nanos).unwrap_or(at_ns)))
+    }
+
+    /// A deadline of a program on it has come.
+    pub(super) fn reached(&self, at: Instant) {
+        let (Some(turn_ns), Some(town)) = (self.turn_ns(), self.town.borrow().upgrade()) else { return };
+        self.set_clock(turn_ns, self.epoch.ns(at), town.tick_ns);
     }
 
     /// How long it still sleeps, if it does.
@@ -192,9 +234,15 @@ impl Station {
 
     /// Does something with its part of the world. Nothing happens once turmoil has ended.
     fn enter<R>(&self, f: impl FnOnce(&mut World) -> R) -> Option<R> {
-        let (now_ns, town) = (self.now_ns()?, self.town.borrow().upgrade()?);
+        let now_ns = self.now_ns()?;
+        self.enter_at(now_ns, f)
+    }
+
+    /// The same for what is due at a time.
+    fn enter_at<R>(&self, at_ns: u64, f: impl FnOnce(&mut World) -> R) -> Option<R> {
+        let (turn_ns, town) = (::turmoil::sim_elapsed().map(nanos)?, self.town.borrow().upgrade()?);
         let mut world = town.world.borrow_mut();
-        world.clock.set(now_ns);
+        world.clock.set(self.set_clock(turn_ns, at_ns, town.tick_ns));
         let result = f(&mut world);
         town.route(&mut world, Some(self.node));
         Some(result)
@@ -220,27 +268,26 @@ impl Station {
     /// Handles what has come due.
     fn work(&self) {
         loop {
-            let Some(now_ns) = self.now_ns() else { return };
-            if self.agenda.borrow().next_at().is_none_or(|at_ns| at_ns > now_ns) {
+            let Some(turn_ns) = self.turn_ns() else { return };
+            if self.agenda.borrow().next_at().is_none_or(|at_ns| rounded(at_ns) > turn_ns) {
                 return;
             }
-            let Some((at_ns, entry)) = self.agenda.borrow_mut().pop() else { return };
-            self.enter(|world| match entry {
-                Entry::Packet(step) if world.owner_of_step(&step) == self.node => {
-                    world.handle(Entry::Packet(step));
+            let Some((at_ns, due)) = self.agenda.borrow_mut().pop() else { return };
+            match due {
+                Due::Handle(entry) => _ = self.enter_at(at_ns, |world| world.handle(entry)),
+                Due::Send(at_ns, owner, step) => {
+                    if let Some(town) = self.town.borrow().upgrade() {
+                        town.transmit(self, owner, at_ns, &step);
+                    }
                 }
-                // It was to leave now; its time says when it will have arrived at the earliest.
-                Entry::Packet(step) => world.agenda.push(at_ns, Entry::Packet(step)),
-                entry => world.handle(entry),
-            });
+            }
             self.measure();
         }
     }
 
     fn received(&self, bytes: &[u8]) {
-        if let Some(step) = tunnel::decode(bytes.to_vec().into()) {
-            self.enter(|world| world.handle(Entry::Packet(step)));
-            self.measure();
+        if let Some((at_ns, step)) = tunnel::decode(bytes.to_vec().into()) {
+            self.push(at_ns, Entry::Packet(step));
         }
     }
 
@@ -380,8 +427,11 @@ impl Station {
         loop {
             self.work();
             running.extend(self.shells.borrow_mut().drain(..));
+            // Shells spawn nothing: whatever else there is has been left behind by one.
+            self.tasks.set(running.len() + Runtime::current().metrics().num_alive_tasks());
             let next_ns = self.agenda.borrow().next_at();
-            let wait_ns = next_ns.unwrap_or(0).saturating_sub(self.now_ns().unwrap_or(0));
+            let turn_ns = self.turn_ns().unwrap_or(0);
+            let wait_ns = next_ns.map_or(0, rounded).saturating_sub(turn_ns);
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(Duration::from_nanos(wait_ns)), if next_ns.is_some() => {}
@@ -402,6 +452,7 @@ struct Unplug(Rc<Station>);
 impl Drop for Unplug {
     fn drop(&mut self) {
         *self.0.wire.borrow_mut() = None;
+        self.0.tasks.set(0);
         // Of a machine without power nothing is left.
         self.0.shells.borrow_mut().clear();
     }

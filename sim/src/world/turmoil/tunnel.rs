@@ -13,8 +13,8 @@ const PART: u8 = 0x80;
 /// Set where the packet may be fragmented, and is of IPv6, which does not say so itself.
 const MAY_FRAGMENT: u8 = 0x40;
 
-/// Writes a packet and where it is; `None` for a place that is not between two hosts.
-pub(super) fn encode(step: &Step) -> Option<Vec<u8>> {
+/// Writes a packet, where it is and when it is due there, in nanoseconds of the run; `None` for a place that is not between two hosts.
+pub(super) fn encode(at_ns: u64, step: &Step) -> Option<Vec<u8>> {
     let (place, node, packet) = match step {
         Step::Climbed(node, packet) => (CLIMBED, node, packet),
         Step::Descend(node, packet) => (DESCEND, node, packet),
@@ -25,6 +25,7 @@ pub(super) fn encode(step: &Step) -> Option<Vec<u8>> {
     let part = if let Body::Fragment(part) = &packet.body { Some(part) } else { None };
     let mark = if part.is_some() { PART } else { 0 } | if packet.dont_fragment { 0 } else { MAY_FRAGMENT };
     out.put_u8(place | mark);
+    out.put_u64(at_ns);
     out.put_u32(*node);
     out.put_u64(packet.id);
     match part {
@@ -41,8 +42,9 @@ pub(super) fn encode(step: &Step) -> Option<Vec<u8>> {
 }
 
 /// Reads what [`encode`] has written.
-pub(super) fn decode(mut bytes: Bytes) -> Option<Step> {
+pub(super) fn decode(mut bytes: Bytes) -> Option<(u64, Step)> {
     let mark = bytes.try_get_u8().ok()?;
+    let at_ns = bytes.try_get_u64().ok()?;
     let node = bytes.try_get_u32().ok()?;
     let id = bytes.try_get_u64().ok()?;
     let part = if mark & PART == 0 {
@@ -63,12 +65,13 @@ pub(super) fn decode(mut bytes: Bytes) -> Option<Step> {
         packet.body = Body::Fragment(Box::new(part));
     }
     let packet = Box::new(packet);
-    Some(match mark & !(PART | MAY_FRAGMENT) {
+    let step = match mark & !(PART | MAY_FRAGMENT) {
         CLIMBED => Step::Climbed(node, packet),
         DESCEND => Step::Descend(node, packet),
         ARRIVE => Step::Arrive(node, packet),
         _ => return None,
-    })
+    };
+    Some((at_ns, step))
 }
 
 #[cfg(test)]
@@ -80,8 +83,8 @@ mod tests {
 
     fn through(packet: Packet) -> Packet {
         let step = Step::Arrive(7, Box::new(packet));
-        match decode(encode(&step).expect("between two hosts").into()).expect("our own") {
-            Step::Arrive(7, packet) => *packet,
+        match decode(encode(5, &step).expect("between two hosts").into()).expect("our own") {
+            (5, Step::Arrive(7, packet)) => *packet,
             _ => panic!("another place"),
         }
     }
