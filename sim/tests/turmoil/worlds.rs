@@ -126,11 +126,11 @@ fn a_transfer_whose_rate_is_judged_or_limited_is_refused() {
                 [host.b]\nregion = \"eu-west\"\n[[traffic]]\nkind = \"bulk\"\nfrom = \"a\"\nto = \"b\"\nbytes = \"1MB\"\n";
     let judged = format!("{text}[[expect]]\npair = [\"a\", \"b\"]\ngoodput-at-least = \"1Mbit/s\"\n");
     let limited = text.replace("nat = \"linux\"", "nat = \"linux\"\nfirewall = { flow-rate = \"1Mbit/s\" }");
-    let slow = text.replace("nat = \"linux\"", "nat = \"linux\"\nlink = { up = \"20Mbit/s\" }");
+    let slow = text.replace("nat = \"linux\"", "nat = \"linux\"\nlink = { up = \"30Mbit/s\" }");
     for (text, what) in [
         (judged, "goodput-at-least measures a rate"),
         (limited, "the firewall of home limits a transfer"),
-        (slow, "link of home, up: a rate of 20000000 bit/s"),
+        (slow, "link of home, up: a rate of 30000000 bit/s"),
     ] {
         let refused = run_in(Which::Turmoil, &scenario(&text), Seed(1), Options::default(), "a test");
         let error = refused.err().unwrap_or_else(|| panic!("it was played: {text}")).to_string();
