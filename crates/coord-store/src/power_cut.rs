@@ -150,8 +150,7 @@ const WRITES: u32 = 8;
 fn fresh() -> Vec<u8> {
     let disk = Shared::with(Vec::new(), usize::MAX);
     drop(disk.open().expect("it has power"));
-    let bytes = disk.disk().seen.clone();
-    bytes
+    disk.disk().seen.clone()
 }
 
 /// Writes until the power goes or all is written; how many writes were promised to be there, and the disk.
